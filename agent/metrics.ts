@@ -1,0 +1,25 @@
+/** The agent's figures in Prometheus text form, computed at each scrape. */
+import type { AgentView } from './agent.ts'
+import type { Link } from './link/link.ts'
+
+export function agentMetrics(view: AgentView, link: Link): string {
+  const lines: string[] = []
+  const gauge = (name: string, help: string, values: readonly (readonly [labels: string, value: number])[]) => {
+    lines.push(`# HELP rubato_agent_${name} ${help}`, `# TYPE rubato_agent_${name} gauge`)
+    for (const [labels, value] of values) lines.push(`rubato_agent_${name}${labels} ${value}`)
+  }
+  gauge('connected', '1 while the link to a coordinator is open.', [['', link.connected() ? 1 : 0]])
+  gauge('keys_revision', 'Revision of the key set that requests are checked with.', [['', view.keys.revision]])
+  gauge('unknown_frames', 'Frames of types that this version does not know.', [['', link.counters.unknownFrames]])
+  const running = view.metered()
+  gauge('instances', 'Instances whose containers run.', [['', running.length]])
+  gauge(
+    'instance_load_percent',
+    'Load that the instance reported.',
+    running.flatMap(({ instance }) => {
+      const load = view.loadInbox.get(instance, 30_000)
+      return load === null ? [] : [[`{instance="${instance.replaceAll(/["\\\n]/g, '_')}"}`, load.loadPercent] as const]
+    }),
+  )
+  return `${lines.join('\n')}\n`
+}
