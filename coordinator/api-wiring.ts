@@ -1,0 +1,160 @@
+/** The API's view of the coordinator: each part behind the narrow interface that the API owns. */
+import { ConflictError, NotFoundError, UnavailableError } from '../shared/errors.ts'
+import { serviceId } from '../shared/model/identity.ts'
+import { VERSION } from '../shared/version.ts'
+import type { Logger } from '../shared/logger.ts'
+import type { Clock } from '../shared/clock.ts'
+import type { Ids } from '../shared/ids.ts'
+import { notStored } from './access/commit-change.ts'
+import { appSpecSchema } from './apps/app-spec-schema.ts'
+import { diffApps } from './apps/dry-run.ts'
+import type { AgentBinary, ApiDeps, AppOperations } from './api/deps.ts'
+import type { Coordinator } from './coordinator.ts'
+import { cordonNode, drainNode, removeNode, uncordonNode } from './fleet/node-actions.ts'
+import { planOffline } from './placement/plan-offline.ts'
+import { renderExplanation } from './placement/explain.ts'
+import { deployApp, type Prepared, removeApp, rollbackApp, scaleService } from './services/deploy.ts'
+import type { State } from './state/state.ts'
+
+export interface ApiWiring {
+  readonly coordinator: Coordinator
+  readonly clock: Clock
+  readonly ids: Ids
+  readonly logger: Logger
+  readonly caPem: string | null
+  readonly installScript: string
+  agentBinary(platform: string): Promise<AgentBinary | null>
+  extraMetrics(): string
+}
+
+export function apiDeps(wiring: ApiWiring): ApiDeps {
+  const { coordinator, clock, ids, logger } = wiring
+  const { state, hub, placement, scaling, fleet } = coordinator
+  return {
+    clock,
+    ids,
+    logger,
+    version: VERSION,
+    state,
+    observed: hub.observed,
+    apps: appOperations(coordinator, clock),
+    appSpecSchema,
+    nodes: {
+      cordon: async (node, actor) => void (await cordonNode({ state, clock }, node, actor)),
+      uncordon: async (node, actor) => void (await uncordonNode({ state, clock }, node, actor)),
+      drain: async (node, options) =>
+        void (await drainNode({ state, clock }, node, {
+          by: options.actor,
+          reason: options.reason,
+          deleteMachine: options.deleteMachine,
+          ...(options.deadlineMs === null ? {} : { deadlineMs: options.deadlineMs }),
+        })),
+      async remove(node, options) {
+        await removeNode({ state, clock }, node, { by: options.actor, force: options.force })
+        hub.disconnect(node, 'removed from the cluster')
+      },
+    },
+    keys: coordinator.keys,
+    operatorTokens: coordinator.operatorTokens,
+    joining: {
+      createToken: (request) =>
+        coordinator.joinTokens.create({ machineId: null, labels: request.labels, lifeMs: request.ttlMs, actor: request.actor }),
+      join: coordinator.join,
+    },
+    hub: {
+      logs: (instance, options, signal) => hub.logs(instance, options, signal),
+      keysProgress() {
+        const revision = hub.keysRevision()
+        return { revision, waitingFor: hub.keysAppliedBy(revision).pending }
+      },
+    },
+    explain: {
+      scaling(service) {
+        const decision = scaling.decision(service)
+        if (!decision) return null
+        const loadPercent = decision.demandPercent === null || decision.n === 0 ? null : decision.demandPercent / decision.n
+        return {
+          loadPercent,
+          thresholdPercent: decision.thresholdPercent,
+          reasons: [{ subject: service, code: decision.code, text: decision.reason }],
+        }
+      },
+      placement(instance) {
+        const explanation = placement.explanation(instance)
+        if (explanation === null) return null
+        const note = fleet.noteFor(instance)
+        return note === null ? renderExplanation(explanation) : `${renderExplanation(explanation)}; ${note}`
+      },
+      waitingFor: (instance) => fleet.waitingFor(instance),
+    },
+    fleet: {
+      figures() {
+        const view = fleet.view()
+        return { spentUsdThisMonth: view.spentUsd, limitUsdPerMonth: view.budgetUsdPerMonth }
+      },
+    },
+    caPem: wiring.caPem,
+    agentBinary: wiring.agentBinary,
+    installScript: wiring.installScript,
+    extraMetrics: wiring.extraMetrics,
+  }
+}
+
+function appOperations({ state, placement }: Coordinator, clock: Clock): AppOperations {
+  return {
+    async deploy(input) {
+      // Asked again with every attempt: one that met another deploy must not be laid over it.
+      const outcome = await commitPrepared(state, () => {
+        const revision = state.snapshot.get('app', input.spec.name)?.revision ?? 0
+        if (input.ifRevision !== null && revision !== input.ifRevision)
+          throw new ConflictError(`${input.spec.name} is at revision ${revision}, not ${input.ifRevision}: look at it again`)
+        return deployApp(state, { spec: input.spec, source: input.source, by: input.actor }, clock.now())
+      })
+      return { revision: outcome.revision, changed: outcome.kind !== 'unchanged' }
+    },
+    async preview({ spec }) {
+      const changes = diffApps(state.snapshot.get('app', spec.name)?.spec ?? null, spec)
+      const plan = planOffline(spec, placement.nodes())
+      const where = new Map<string, number>()
+      for (const { instance, node } of plan.assignments) {
+        const key = `${serviceId(spec.name, instance.split('/')[1] ?? '')} on ${node}`
+        where.set(key, (where.get(key) ?? 0) + 1)
+      }
+      return {
+        changes: changes.flatMap((change) => [
+          `${change.service}: ${change.message}`,
+          ...change.fields.map((field) => `  ${field.path}: ${field.before} → ${field.after}`),
+        ]),
+        placement: [
+          ...[...where].map(([key, count]) => (count === 1 ? key : `${key} (${count})`)),
+          ...plan.refusals.map((refusal) => `${refusal.instance} waits: ${renderExplanation(refusal.explanation)}`),
+        ],
+        warnings: [],
+      }
+    },
+    async rollback(name, revision, actor) {
+      const outcome = await commitPrepared(state, () =>
+        rollbackApp(state, { name, by: actor, ...(revision === null ? {} : { toRevision: revision }) }, clock.now()),
+      )
+      return { revision: outcome.revision, changed: outcome.kind !== 'unchanged' }
+    },
+    remove: async (name, actor) => void (await commitPrepared(state, () => removeApp(state, { name, by: actor }))),
+    async scale(service, replicas, actor) {
+      const [app, name] = service.split('/')
+      if (!app || !name) throw new NotFoundError(`${service} is no service: write app/service`)
+      await commitPrepared(state, () => scaleService(state, { app, service: name, count: replicas, by: actor }))
+    },
+  }
+}
+
+/** Commits; a loop that touched the same object meanwhile makes it prepare again, a few times. */
+async function commitPrepared<T>(state: State, prepare: () => Prepared<T>): Promise<T> {
+  for (let attempt = 0; ; attempt += 1) {
+    const { change, outcome } = prepare()
+    const result = await state.commit(change)
+    if (result.kind === 'committed') return outcome
+    if (result.kind === 'unavailable') throw notStored(result)
+    if (result.kind !== 'conflict' || attempt >= 9)
+      throw new UnavailableError(`could not be stored: ${result.kind}: ${result.detail}`)
+  }
+}

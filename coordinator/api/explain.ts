@@ -1,0 +1,101 @@
+/** "Why?": what placement, scaling, services and fleet last reasoned, gathered into sentences. Reads only. */
+import type { ServiceSpec } from '../../shared/model/app.ts'
+import { serviceId } from '../../shared/model/identity.ts'
+import type { Reason } from '../../shared/plan.ts'
+import type { AppRecord, InstanceRecord } from '../state/objects.ts'
+import type { ApiDeps } from './deps.ts'
+import type { ExplanationView } from './schemas.ts'
+import { viewInstance, viewService } from './views.ts'
+
+type ExplainDeps = Pick<ApiDeps, 'state' | 'observed' | 'explain'>
+
+/** How many waiting or failing instances one service's explanation names. */
+const NAMED_INSTANCES = 10
+
+export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceSpec): ExplanationView {
+  const { state, observed, explain } = deps
+  const id = serviceId(app.name, spec.name)
+  const view = viewService({ snapshot: state.snapshot, observed }, app, spec)
+  const reasons: Reason[] = []
+  const say = (code: string, text: string, subject = id) => reasons.push({ subject, code, text })
+
+  if (app.removing) say('removing', `The app ${app.name} is being removed.`)
+  if (view.pinned !== null) say('pinned', `Pinned at ${view.pinned} by hand: "rubato scale ${id}=auto" hands it back to scaling.`)
+  else if (spec.mode === 'global') say('global', 'Runs once on each node that suits it (mode: global).')
+  else if (view.scale === null) say('fixed', `The app file asks for ${spec.replicas}; there is no x-rubato.scale.`)
+  const scaling = explain.scaling(id)
+  if (scaling) reasons.push(...scaling.reasons)
+  else if (view.scale && view.pinned === null) say('not-decided', 'Scaling has not looked at it since the coordinator started.')
+  if (view.lastScale) say('last-scale', `Last step: ${view.lastScale.from} to ${view.lastScale.to}, ${view.lastScale.reason}`)
+  const rollout = view.rollout
+  if (rollout && rollout.phase !== 'completed') {
+    say(
+      'rollout',
+      `Update from revision ${rollout.fromRevision} to ${rollout.toRevision} is ${rollout.phase}. ${rollout.message}`.trim(),
+    )
+  }
+  if (view.running + view.pending === 0 && view.desired > 0) {
+    for (const name of waitedFor(deps, app, spec))
+      say('depends-on', `It starts after ${serviceId(app.name, name)}, which is not ready.`)
+  }
+  const frozen = observed.frozen
+  if (frozen) say('frozen', `Replacement is frozen: ${frozen.reason}`)
+  const troubled = state.snapshot
+    .instancesOf(id)
+    .filter((record) => record.goal === 'run')
+    .map((record) => ({ record, seen: viewInstance({ observed }, record) }))
+    .filter(({ seen }) => !seen.routable)
+    .sort((a, b) => (a.record.id < b.record.id ? -1 : 1))
+  for (const { record } of troubled.slice(0, NAMED_INSTANCES)) reasons.push(...explainInstance(deps, record).reasons)
+  if (troubled.length > NAMED_INSTANCES) say('more', `${troubled.length - NAMED_INSTANCES} more instances are not ready.`)
+  const load = scaling?.loadPercent ?? view.loadPercent
+  const threshold = scaling?.thresholdPercent ?? null
+  return {
+    subject: id,
+    summary: `${view.ready} of ${view.desired} ready${view.pending > 0 ? `, ${view.pending} waiting for a place` : ''}${
+      load === null
+        ? ''
+        : `, load ${Math.round(load)} %${threshold === null ? '' : ` (scales up above ${Math.round(threshold)} %)`}`
+    }`,
+    reasons,
+  }
+}
+
+/** Services of the app that this one requires first and that have fewer ready or completed instances than they want. */
+function waitedFor({ state, observed }: ExplainDeps, app: AppRecord, spec: ServiceSpec): readonly string[] {
+  return spec.dependsOn.flatMap(({ service, required }) => {
+    const other = required ? app.spec.services.find(({ name }) => name === service) : undefined
+    if (other === undefined) return []
+    const { ready, completed, desired } = viewService({ snapshot: state.snapshot, observed }, app, other)
+    return ready + completed < desired ? [service] : []
+  })
+}
+
+export function explainInstance(deps: ExplainDeps, record: InstanceRecord): ExplanationView {
+  const { observed, explain } = deps
+  const view = viewInstance({ observed }, record)
+  const reasons: Reason[] = []
+  const say = (code: string, text: string) => reasons.push({ subject: record.id, code, text })
+  if (record.goal === 'stop') say('stopping', `It stops: ${record.stopReason || 'it is no longer wanted'}.`)
+  if (record.replaces !== null) say('replaces', `It takes the place of ${record.replaces}.`)
+  const refusal = record.nodeId === null ? explain.placement(record.id) : null
+  if (refusal !== null) say('fits-nowhere', refusal)
+  const machine = explain.waitingFor(record.id)
+  if (machine !== null) say('waiting-for-machine', `It waits for machine ${machine}.`)
+  if (record.nodeId !== null) {
+    const node = observed.node(record.nodeId)
+    if (!view.observed) say('not-observed', `Node ${record.nodeId} has not reported it yet.`)
+    else if (view.crashLooping) say('crash-looping', `It keeps failing (${view.restarts} restarts): ${view.message}`)
+    else if (view.message !== '' && record.goal === 'run') say('status', view.message)
+    if (node?.liveness !== 'live') say('node-silent', `Node ${record.nodeId} is ${node?.liveness ?? 'unknown'}.`)
+    else if (view.phase === 'ready' && !view.healthy) say('unhealthy', 'It runs, but its health check fails.')
+  } else if (reasons.length === 0) say('not-placed-yet', 'It waits for placement to look at it.')
+  return {
+    subject: record.id,
+    summary:
+      record.nodeId === null
+        ? 'waiting for a place'
+        : `${view.phase} on ${record.nodeId}${view.healthy || view.phase !== 'ready' ? '' : ', unhealthy'}`,
+    reasons,
+  }
+}

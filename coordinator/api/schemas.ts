@@ -1,0 +1,300 @@
+/** The shapes of the API's answers and inputs. The CLI takes its types from here. Times are epoch ms, sizes bytes, CPU thousandths. */
+import { z } from '@hono/zod-openapi'
+import { NAME_PATTERN, SERVICE_NAME_PATTERN } from '../../shared/model/identity.ts'
+
+export const nameSchema = z.string().regex(NAME_PATTERN, 'must be 1 to 63 of a-z, 0-9 and "-", beginning with a letter or digit')
+export const serviceNameSchema = z.string().regex(SERVICE_NAME_PATTERN, 'is no service name')
+/** Node, machine, key and token ids. */
+export const idSchema = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9.-]{0,127}$/, 'is no id')
+
+/** A number in a query, as text. */
+export function queryInt(minimum: number, maximum: number) {
+  return z
+    .string()
+    .regex(/^\d{1,12}$/, 'must be a whole number')
+    .transform(Number)
+    .refine((value) => value >= minimum && value <= maximum, `must be from ${minimum} to ${maximum}`)
+}
+
+/** `?flag`, `?flag=true` and `?flag=1` are true. */
+export const queryFlag = z.enum(['', 'true', '1', 'false', '0']).transform((value) => value !== 'false' && value !== '0')
+
+export const pageQuery = { limit: queryInt(1, 1000).optional(), after: z.string().max(400).optional() }
+
+export function pageOf<T extends z.ZodType>(item: T) {
+  return z.object({ items: z.array(item), next: z.string().nullable() })
+}
+
+const capacity = z.object({ cpuMillis: z.number(), memoryBytes: z.number(), diskBytes: z.number(), slots: z.number() })
+const resources = z.object({ cpuMillis: z.number(), memoryBytes: z.number() })
+const reason = z.object({ subject: z.string(), code: z.string(), text: z.string() })
+const texts = z.record(z.string(), z.string())
+
+export const rolloutView = z.object({
+  fromRevision: z.number(),
+  toRevision: z.number(),
+  phase: z.enum(['progressing', 'monitoring', 'completed', 'paused', 'rolling-back', 'failed']),
+  startedAtMs: z.number(),
+  message: z.string(),
+})
+
+export const serviceView = z
+  .object({
+    id: z.string(),
+    app: z.string(),
+    name: z.string(),
+    image: z.string(),
+    mode: z.enum(['replicated', 'global']),
+    desired: z.number(),
+    pinned: z.number().nullable(),
+    ready: z.number(),
+    /** Of the ready ones, those that run the present spec. */
+    updated: z.number(),
+    /** Ran to their end, as one-shot services do. */
+    completed: z.number(),
+    running: z.number(),
+    pending: z.number(),
+    loadPercent: z.number().nullable(),
+    scale: z.object({ min: z.number(), max: z.number(), lowPercent: z.number(), highPercent: z.number() }).nullable(),
+    ports: z.array(z.object({ port: z.number(), containerPort: z.number(), protocol: z.string(), mode: z.string() })),
+    rollout: rolloutView.nullable(),
+    lastScale: z.object({ atMs: z.number(), from: z.number(), to: z.number(), reason: z.string() }).nullable(),
+  })
+  .openapi('Service')
+export type ServiceView = z.infer<typeof serviceView>
+
+export const appView = z
+  .object({
+    name: z.string(),
+    revision: z.number(),
+    state: z.enum(['ready', 'progressing', 'degraded', 'removing']),
+    deployedAtMs: z.number(),
+    deployedBy: z.string(),
+    services: z.array(serviceView),
+  })
+  .openapi('App')
+export type AppView = z.infer<typeof appView>
+
+export const appDetail = appView
+  .extend({
+    /** The file as it was deployed; null for viewers, since it may hold environment values. */
+    source: z.string().nullable(),
+    history: z.array(z.object({ revision: z.number(), deployedAtMs: z.number() })),
+  })
+  .openapi('AppDetail')
+export type AppDetail = z.infer<typeof appDetail>
+
+export const instanceView = z
+  .object({
+    id: z.string(),
+    app: z.string(),
+    service: z.string(),
+    slot: z.number(),
+    generation: z.number(),
+    node: z.string().nullable(),
+    goal: z.enum(['run', 'stop']),
+    phase: z.string(),
+    healthy: z.boolean(),
+    routable: z.boolean(),
+    observed: z.boolean(),
+    restarts: z.number(),
+    crashLooping: z.boolean(),
+    message: z.string(),
+    revision: z.number(),
+    replaces: z.string().nullable(),
+    loadPercent: z.number().nullable(),
+    use: resources.nullable(),
+    inFlight: z.number().nullable(),
+    ports: z.array(z.object({ containerPort: z.number(), protocol: z.string(), gatewayPort: z.number() })),
+    containerId: z.string(),
+    createdAtMs: z.number(),
+    startedAtMs: z.number().nullable(),
+    readyAtMs: z.number().nullable(),
+  })
+  .openapi('Instance')
+export type InstanceView = z.infer<typeof instanceView>
+
+export const nodeView = z
+  .object({
+    id: z.string(),
+    hostname: z.string(),
+    address: z.string(),
+    platform: z.string(),
+    runtimes: z.array(z.string()),
+    pool: z.string().nullable(),
+    provider: z.string().nullable(),
+    zone: z.string().nullable(),
+    machine: z.string().nullable(),
+    labels: texts,
+    taints: z.array(z.string()),
+    availability: z.enum(['active', 'cordoned', 'draining', 'drained']),
+    liveness: z.enum(['unknown', 'live', 'suspect', 'lost']),
+    drain: z.object({ reason: z.string(), by: z.string(), startedAtMs: z.number(), deadlineAtMs: z.number() }).nullable(),
+    capacity,
+    reserved: resources,
+    use: resources.nullable(),
+    instances: z.number(),
+    joinedAtMs: z.number(),
+    agentVersion: z.string(),
+  })
+  .openapi('Node')
+export type NodeView = z.infer<typeof nodeView>
+
+export const machineView = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    pool: z.string(),
+    provider: z.string(),
+    phase: z.string(),
+    providerId: z.string().nullable(),
+    node: z.string().nullable(),
+    priceUsdPerHour: z.number(),
+    reason: z.string(),
+    requestedAtMs: z.number(),
+    joinedAtMs: z.number().nullable(),
+    goneAtMs: z.number().nullable(),
+    attempts: z.number(),
+    lastError: z.string().nullable(),
+  })
+  .openapi('Machine')
+export type MachineView = z.infer<typeof machineView>
+
+export const poolInput = z
+  .strictObject({
+    provider: nameSchema,
+    offering: z.string().max(200).default(''),
+    image: z.string().max(400).default(''),
+    zone: z.string().max(200).nullable().default(null),
+    capacity: z.strictObject({
+      cpuMillis: z.number().int().positive(),
+      memoryBytes: z.number().int().positive(),
+      diskBytes: z.number().int().nonnegative().default(0),
+      slots: z.number().int().positive().max(10_000).default(110),
+    }),
+    priceUsdPerHour: z.number().nonnegative().default(0),
+    min: z.number().int().nonnegative().max(10_000).default(0),
+    max: z.number().int().nonnegative().max(10_000),
+    labels: z.record(z.string().max(200), z.string().max(1000)).default({}),
+    taints: z.array(z.string().max(200)).max(100).default([]),
+    static: z.boolean().default(false),
+    userData: z.enum(['script', 'cloud-config']).default('script'),
+    billing: z.enum(['second', 'hour']).default('second'),
+    budgetUsdPerMonth: z.number().nonnegative().nullable().default(null),
+    settings: z.record(z.string(), z.unknown()).default({}),
+  })
+  .refine((pool) => pool.min <= pool.max, { path: ['min'], message: 'must not exceed max' })
+  .openapi('PoolInput')
+
+export const poolView = z
+  .object({
+    name: z.string(),
+    provider: z.string(),
+    offering: z.string(),
+    image: z.string(),
+    zone: z.string().nullable(),
+    capacity,
+    priceUsdPerHour: z.number(),
+    min: z.number(),
+    max: z.number(),
+    labels: texts,
+    taints: z.array(z.string()),
+    static: z.boolean(),
+    userData: z.string(),
+    billing: z.string(),
+    budgetUsdPerMonth: z.number().nullable(),
+    settings: z.record(z.string(), z.unknown()),
+    machines: z.object({ booting: z.number(), joined: z.number() }),
+  })
+  .openapi('Pool')
+export type PoolView = z.infer<typeof poolView>
+
+export const keyView = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    roles: z.array(z.string()),
+    createdAtMs: z.number(),
+    expiresAtMs: z.number().nullable(),
+    revokedAtMs: z.number().nullable(),
+  })
+  .openapi('Key')
+export type KeyView = z.infer<typeof keyView>
+
+export const operatorTokenView = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    role: z.enum(['viewer', 'operator', 'admin']),
+    createdAtMs: z.number(),
+    expiresAtMs: z.number().nullable(),
+  })
+  .openapi('OperatorToken')
+
+export const eventView = z
+  .object({
+    seq: z.number(),
+    atMs: z.number(),
+    actor: z.string(),
+    type: z.string(),
+    subject: z.string(),
+    message: z.string(),
+    severity: z.enum(['info', 'warning', 'error']),
+    data: z.record(z.string(), z.unknown()).optional(),
+  })
+  .openapi('Event')
+export type EventView = z.infer<typeof eventView>
+
+export const operationView = z
+  .object({
+    id: z.string(),
+    kind: z.string(),
+    subject: z.string(),
+    startedAtMs: z.number(),
+    endedAtMs: z.number().nullable(),
+    outcome: z.string(),
+    message: z.string(),
+    by: z.string(),
+  })
+  .openapi('Operation')
+
+export const statusView = z
+  .object({
+    clusterId: z.string().nullable(),
+    epoch: z.number(),
+    version: z.string(),
+    nowMs: z.number(),
+    operator: z.object({ name: z.string(), role: z.string() }).nullable(),
+    frozen: z.object({ reason: z.string(), untilMs: z.number() }).nullable(),
+    counts: z.object({
+      apps: z.number(),
+      services: z.number(),
+      instances: z.number(),
+      ready: z.number(),
+      pending: z.number(),
+      nodes: z.number(),
+      liveNodes: z.number(),
+      machines: z.number(),
+    }),
+    spentUsdThisMonth: z.number(),
+    budgetUsdPerMonth: z.number().nullable(),
+  })
+  .openapi('Status')
+export type StatusView = z.infer<typeof statusView>
+
+export const changeView = z.object({ name: z.string(), revision: z.number(), changed: z.boolean() }).openapi('AppChange')
+export type ChangeView = z.infer<typeof changeView>
+
+export const previewView = z
+  .object({ changes: z.array(z.string()), placement: z.array(z.string()), warnings: z.array(z.string()) })
+  .openapi('AppPreview')
+export type PreviewView = z.infer<typeof previewView>
+
+export const explanationView = z
+  .object({
+    subject: z.string(),
+    summary: z.string(),
+    reasons: z.array(reason),
+  })
+  .openapi('Explanation')
+export type ExplanationView = z.infer<typeof explanationView>

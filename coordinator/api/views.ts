@@ -1,0 +1,235 @@
+/** State as the API shows it: joins what is wanted (snapshot) with what is observed. Reads only; never shows a secret. */
+import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
+import { type InstanceId, parseInstanceId, serviceId } from '../../shared/model/identity.ts'
+import type { MachineRecord, NodeRecord, Pool } from '../../shared/model/node.ts'
+import { addResources, NO_RESOURCES, type Resources } from '../../shared/model/resources.ts'
+import type { AppRecord, InstanceRecord, ServiceRecord } from '../state/objects.ts'
+import { isRoutable, type Observed } from '../state/observed.ts'
+import { wantedCount } from '../services/service-plan.ts'
+import type { Snapshot } from '../state/state.ts'
+import type { AppView, InstanceView, MachineView, NodeView, PoolView, ServiceView } from './schemas.ts'
+
+export interface World {
+  readonly snapshot: Snapshot
+  readonly observed: Observed
+}
+
+/** The spec that an instance runs: of its own revision, present or kept in the history. */
+export function specOf(snapshot: Snapshot, record: InstanceRecord): ServiceSpec | undefined {
+  const identity = parseInstanceId(record.id)
+  const app = identity ? snapshot.get('app', identity.app) : undefined
+  if (!identity || !app) return undefined
+  const spec: AppSpec | undefined =
+    app.revision === record.revision ? app.spec : app.history.find(({ revision }) => revision === record.revision)?.spec
+  return spec?.services.find(({ name }) => name === identity.service)
+}
+
+export function viewInstance({ observed }: Pick<World, 'observed'>, record: InstanceRecord): InstanceView {
+  const identity = parseInstanceId(record.id)
+  const seen = observed.instance(record.id)
+  const node = record.nodeId === null ? undefined : observed.node(record.nodeId)
+  const waiting = record.nodeId === null ? 'pending' : 'placed'
+  return {
+    id: record.id,
+    app: identity?.app ?? '',
+    service: identity?.service ?? '',
+    slot: identity?.slot ?? 0,
+    generation: identity?.generation ?? 0,
+    node: record.nodeId,
+    goal: record.goal,
+    phase: node?.liveness === 'lost' ? 'lost' : (seen?.phase ?? waiting),
+    healthy: seen?.healthy ?? false,
+    routable: isRoutable(seen, node),
+    observed: seen !== undefined,
+    restarts: seen?.restarts ?? 0,
+    crashLooping: seen?.crashLooping ?? false,
+    message: record.goal === 'stop' && record.stopReason !== '' ? record.stopReason : (seen?.message ?? ''),
+    revision: record.revision,
+    replaces: record.replaces,
+    loadPercent: seen?.use?.loadPercent ?? null,
+    use: seen?.use ? { cpuMillis: seen.use.cpuMillis, memoryBytes: seen.use.memoryBytes } : null,
+    inFlight: seen?.use?.inFlight ?? null,
+    ports: (seen?.ports ?? []).map((port) => ({ ...port })),
+    containerId: seen?.containerId ?? '',
+    createdAtMs: record.createdAtMs,
+    startedAtMs: seen?.startedAtMs ?? null,
+    readyAtMs: seen?.readyAtMs ?? null,
+  }
+}
+
+export function viewService(world: World, app: AppRecord, spec: ServiceSpec): ServiceView {
+  const id = serviceId(app.name, spec.name)
+  const record: ServiceRecord | undefined = world.snapshot.get('service', id)
+  let ready = 0
+  let updated = 0
+  let completed = 0
+  let running = 0
+  let pending = 0
+  let loadSum = 0
+  let loads = 0
+  for (const instance of world.snapshot.instancesOf(id)) {
+    if (instance.goal === 'stop') continue
+    if (instance.nodeId === null) {
+      pending += 1
+      continue
+    }
+    running += 1
+    const seen = world.observed.instance(instance.id)
+    if (seen?.phase === 'stopped' && instance.specHash === spec.specHash) completed += 1
+    if (!isRoutable(seen, world.observed.node(instance.nodeId))) continue
+    ready += 1
+    if (instance.specHash === spec.specHash) updated += 1
+    const loadPercent = seen?.use?.loadPercent ?? null
+    if (loadPercent !== null) {
+      loadSum += loadPercent
+      loads += 1
+    }
+  }
+  const { scale } = spec
+  return {
+    id,
+    app: app.name,
+    name: spec.name,
+    image: spec.unit.containers[0]?.image ?? '',
+    mode: spec.mode,
+    // What is wanted now: a pin counts before what scaling would have.
+    desired: record === undefined ? spec.replicas : spec.mode === 'global' ? record.desired : wantedCount(spec, record),
+    pinned: record?.pinned ?? null,
+    ready,
+    updated,
+    completed,
+    running,
+    pending,
+    loadPercent: loads === 0 ? null : loadSum / loads,
+    scale: scale ? { min: scale.min, max: scale.max, lowPercent: scale.lowPercent, highPercent: scale.highPercent } : null,
+    ports: spec.published.map(({ port, containerPort, protocol, mode }) => ({ port, containerPort, protocol, mode })),
+    rollout: record?.rollout ?? null,
+    lastScale: record?.lastScale ?? null,
+  }
+}
+
+export function viewApp(world: World, app: AppRecord): AppView {
+  const services = app.spec.services.map((spec) => viewService(world, app, spec))
+  const failing = services.some(({ rollout }) => rollout?.phase === 'failed' || rollout?.phase === 'paused')
+  const moving = services.some(
+    ({ updated, completed, desired, rollout }) =>
+      updated + completed < desired ||
+      rollout?.phase === 'progressing' ||
+      rollout?.phase === 'monitoring' ||
+      rollout?.phase === 'rolling-back',
+  )
+  return {
+    name: app.name,
+    revision: app.revision,
+    state: app.removing ? 'removing' : failing ? 'degraded' : moving ? 'progressing' : 'ready',
+    deployedAtMs: app.deployedAtMs,
+    deployedBy: app.deployedBy,
+    services,
+  }
+}
+
+/** What the instances of a node are charged for. */
+export function reservedOn(snapshot: Snapshot, nodeId: string): Resources {
+  let sum = NO_RESOURCES
+  for (const record of snapshot.get('assignments', nodeId)?.instances ?? []) {
+    const spec = specOf(snapshot, record)
+    if (spec) sum = addResources(sum, spec.unit.reservations)
+  }
+  return sum
+}
+
+export function viewNode({ snapshot, observed }: World, node: NodeRecord): NodeView {
+  const seen = observed.node(node.id)
+  return {
+    id: node.id,
+    hostname: node.hostname,
+    address: node.address,
+    platform: node.platform,
+    runtimes: [...node.runtimes],
+    pool: node.pool,
+    provider: node.provider,
+    zone: node.zone,
+    machine: node.machineId,
+    labels: { ...node.labels },
+    taints: [...node.taints],
+    availability: node.availability,
+    liveness: seen?.liveness ?? 'unknown',
+    drain: node.drain
+      ? {
+          reason: node.drain.reason,
+          by: node.drain.by,
+          startedAtMs: node.drain.startedAtMs,
+          deadlineAtMs: node.drain.deadlineAtMs,
+        }
+      : null,
+    capacity: { ...node.capacity },
+    reserved: { ...reservedOn(snapshot, node.id) },
+    use: seen?.use ? { cpuMillis: seen.use.cpuMillis, memoryBytes: seen.use.memoryBytes } : null,
+    instances: snapshot.get('assignments', node.id)?.instances.length ?? 0,
+    joinedAtMs: node.joinedAtMs,
+    agentVersion: node.agentVersion,
+  }
+}
+
+export function viewMachine(machine: MachineRecord): MachineView {
+  return {
+    id: machine.id,
+    name: machine.name,
+    pool: machine.pool,
+    provider: machine.provider,
+    phase: machine.phase,
+    providerId: machine.providerId,
+    node: machine.nodeId,
+    priceUsdPerHour: machine.priceUsdPerHour,
+    reason: machine.reason,
+    requestedAtMs: machine.requestedAtMs,
+    joinedAtMs: machine.joinedAtMs,
+    goneAtMs: machine.goneAtMs,
+    attempts: machine.attempts,
+    lastError: machine.lastError,
+  }
+}
+
+export function viewPool(snapshot: Snapshot, pool: Pool): PoolView {
+  const machines = [...snapshot.all('machine').values()].filter((machine) => machine.pool === pool.name)
+  const count = (...phases: readonly string[]) => machines.filter(({ phase }) => phases.includes(phase)).length
+  return {
+    ...pool,
+    capacity: { ...pool.capacity },
+    labels: { ...pool.labels },
+    taints: [...pool.taints],
+    settings: { ...pool.settings },
+    machines: { booting: count('requested', 'booting', 'joining'), joined: count('joined') },
+  }
+}
+
+/**
+ * The instance id of a path segment: the container's name form `app.service.slot.generation` (no escaping needed), or the
+ * identity itself with its slashes percent-encoded. null when it is neither.
+ */
+export function instanceIdOfPath(segment: string): InstanceId | null {
+  if (segment.includes('/')) return parseInstanceId(segment) ? segment : null
+  const parts = segment.split('.')
+  if (parts.length < 4) return null
+  const [app, ...rest] = parts
+  const generation = rest.pop()
+  const slot = rest.pop()
+  const id = `${app}/${rest.join('.')}/${slot}/${generation}`
+  return parseInstanceId(id) ? id : null
+}
+
+/** One page of `items`, ordered by `keyOf`; `next` is what to send as `after` for the following page. */
+export function page<T>(
+  items: Iterable<T>,
+  keyOf: (item: T) => string,
+  query: { readonly limit?: number | undefined; readonly after?: string | undefined },
+): { readonly items: readonly T[]; readonly next: string | null } {
+  const limit = query.limit ?? 100
+  const { after } = query
+  const sorted = [...items]
+    .map((item) => ({ key: keyOf(item), item }))
+    .sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0))
+  const rest = after === undefined ? sorted : sorted.filter(({ key }) => key > after)
+  const shown = rest.slice(0, limit)
+  return { items: shown.map(({ item }) => item), next: rest.length > limit ? (shown.at(-1)?.key ?? null) : null }
+}

@@ -1,0 +1,109 @@
+/**
+ * What must hold for an AppSpec beyond its shape, whoever made it: the API asks this again, because a client may send a spec
+ * that readApp never saw. Pure.
+ */
+import { canonicalJson, specHashOf } from '../../shared/canonical.ts'
+import type { Fault } from '../../shared/errors.ts'
+import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
+import { type AppPolicy, SAFE_POLICY } from './context.ts'
+import { MAX_SPEC_BYTES } from './link-services.ts'
+import { ROOT_CAPABILITIES } from './read-service.ts'
+import { dangerOf } from './read-volumes.ts'
+
+export interface AppSpecCheck {
+  /** The spec contradicts itself (HTTP 422). */
+  readonly faults: readonly Fault[]
+  /** The spec asks for what the policy forbids (HTTP 403). */
+  readonly forbidden: readonly Fault[]
+}
+
+/** Checks a spec that already has the right shape. */
+export function checkAppSpec(spec: AppSpec, policy: Partial<AppPolicy> = {}): AppSpecCheck {
+  const faults: Fault[] = []
+  const forbidden: Fault[] = []
+  const names = new Set(spec.services.map((service) => service.name))
+  if (names.size !== spec.services.length) faults.push({ path: '/services', message: 'two services have the same name' })
+  if (Buffer.byteLength(canonicalJson(spec)) > MAX_SPEC_BYTES)
+    faults.push({
+      path: '',
+      message: `the spec is larger than ${MAX_SPEC_BYTES / 1024} KiB`,
+      hint: 'put large files into images or volumes',
+    })
+  const taken = new Map<string, string>()
+  spec.services.forEach((service, index) => {
+    const path = `/services/${index}`
+    checkService(service, path, names, faults)
+    checkPublished(service, path, taken, faults)
+    checkPolicy(service, path, { ...SAFE_POLICY, ...policy }, forbidden)
+  })
+  if (hasCycle(spec)) faults.push({ path: '/services', message: 'services wait for each other in a circle' })
+  return { faults, forbidden }
+}
+
+function checkService(service: ServiceSpec, path: string, names: ReadonlySet<string>, faults: Fault[]): void {
+  if (service.specHash !== specHashOf(service.unit))
+    faults.push({ path: `${path}/specHash`, message: 'specHash is not that of the unit' })
+  if (canonicalJson(service.published) !== canonicalJson(service.unit.published))
+    faults.push({ path: `${path}/published`, message: 'published ports of service and unit differ' })
+  service.dependsOn.forEach((dependency, index) => {
+    if (!names.has(dependency.service))
+      faults.push({ path: `${path}/dependsOn/${index}/service`, message: `there is no service "${dependency.service}"` })
+  })
+  const { scale, replicas } = service
+  if (scale !== null && (scale.min > scale.max || scale.lowPercent > scale.highPercent))
+    faults.push({ path: `${path}/scale`, message: 'min is larger than max, or low than high' })
+  else if (scale !== null && service.mode === 'replicated' && (replicas < scale.min || replicas > scale.max))
+    faults.push({ path: `${path}/replicas`, message: 'replicas is not between min and max' })
+  if (scale !== null && service.mode === 'global')
+    faults.push({ path: `${path}/scale`, message: 'a global service cannot scale' })
+  service.unit.containers.forEach((container, index) => {
+    if (service.unit.runtime === 'docker' && container.image === '')
+      faults.push({ path: `${path}/unit/containers/${index}/image`, message: 'the container has no image' })
+  })
+}
+
+function checkPublished(service: ServiceSpec, path: string, taken: Map<string, string>, faults: Fault[]): void {
+  service.published.forEach((port, index) => {
+    const key = `${port.port}/${port.protocol === 'udp' ? 'udp' : 'tcp'}`
+    const before = taken.get(key)
+    if (before === undefined) taken.set(key, `${port.mode} ${service.name}`)
+    else if (!before.startsWith('host ') || port.mode !== 'host' || before === `host ${service.name}`)
+      faults.push({ path: `${path}/published/${index}`, message: `port ${key} is published twice` })
+  })
+}
+
+function checkPolicy(service: ServiceSpec, path: string, policy: AppPolicy, forbidden: Fault[]): void {
+  service.unit.containers.forEach((container, index) => {
+    const at = `${path}/unit/containers/${index}`
+    if (container.privileged === true && !policy.allowPrivileged)
+      forbidden.push({ path: `${at}/privileged`, message: 'privileged containers are forbidden' })
+    if (container.hostNetwork === true && !policy.allowHostNetwork)
+      forbidden.push({ path: `${at}/hostNetwork`, message: "the host's network is forbidden" })
+    for (const name of container.capAdd)
+      if (ROOT_CAPABILITIES.has(name.toUpperCase().replace(/^CAP_/, '')) && !policy.allowPrivileged)
+        forbidden.push({ path: `${at}/capAdd`, message: `the capability ${name} is forbidden` })
+    container.mounts.forEach((mount, mountIndex) => {
+      if (mount.kind !== 'bind' || policy.allowHostMounts) return
+      const isPlain = mount.source.startsWith('/') && !/(^|\/)\.{1,2}(\/|$)|\/\//.test(mount.source)
+      const danger = isPlain
+        ? dangerOf(mount.source.length > 1 ? mount.source.replace(/\/$/, '') : mount.source)
+        : 'the path is not absolute and plain'
+      if (danger !== null)
+        forbidden.push({ path: `${at}/mounts/${mountIndex}`, message: `mounting ${mount.source} is forbidden: ${danger}` })
+    })
+  })
+}
+
+function hasCycle(spec: AppSpec): boolean {
+  const edges = new Map(spec.services.map((service) => [service.name, service.dependsOn.map((dependency) => dependency.service)]))
+  const state = new Map<string, 'open' | 'done'>()
+  const visit = (name: string): boolean => {
+    if (state.get(name) === 'open') return true
+    if (state.get(name) === 'done') return false
+    state.set(name, 'open')
+    const found = (edges.get(name) ?? []).some(visit)
+    state.set(name, 'done')
+    return found
+  }
+  return spec.services.some((service) => visit(service.name))
+}

@@ -1,0 +1,99 @@
+/** The real world for the command line. Constructed by main.ts only. */
+import { readFile, stat } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { homedir } from 'node:os'
+import { request } from 'node:http'
+import { Agent, fetch as undiciFetch } from 'undici'
+import { systemClock } from '../../shared/clock.ts'
+import { messageOf } from '../../shared/errors.ts'
+import type { CliIo, Fetch, ReadAppRequest, ReadAppResult } from './io.ts'
+
+export interface SystemIoOptions {
+  /** Raised when the user interrupts. */
+  readonly signal: AbortSignal
+  readApp(request: ReadAppRequest): Promise<ReadAppResult>
+  runCoordinator(argv: readonly string[]): Promise<number>
+}
+
+const DOCKER_SOCKET = '/var/run/docker.sock'
+const PROBE_TIMEOUT_MS = 3000
+const CONNECT_TIMEOUT_MS = 5000
+
+export function systemIo(options: SystemIoOptions): CliIo {
+  return {
+    out: (text) => void process.stdout.write(text),
+    err: (text) => void process.stderr.write(text),
+    env: process.env,
+    cwd: process.cwd(),
+    home: homedir(),
+    stdoutIsTty: process.stdout.isTTY === true,
+    stderrIsTty: process.stderr.isTTY === true,
+    get columns() {
+      return process.stdout.isTTY ? process.stdout.columns : null
+    },
+    get rows() {
+      return process.stdout.isTTY ? process.stdout.rows : null
+    },
+    clock: systemClock(),
+    readText: (path) => orNull(readFile(path, 'utf8')),
+    modeOf: async (path) => (await orNull(stat(path)))?.mode ?? null,
+    signal: options.signal,
+    fetchWith,
+    readApp: options.readApp,
+    runCoordinator: options.runCoordinator,
+    probe: { dockerVersion, portIsFree },
+  }
+}
+
+async function orNull<T>(reading: Promise<T>): Promise<T | null> {
+  try {
+    return await reading
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    if (code === 'ENOENT' || code === 'ENOTDIR') return null
+    throw error
+  }
+}
+
+/** One agent per authority: connections are kept, nothing but that authority is trusted. Streams may be silent for long. */
+function fetchWith(caPem: string | null): Fetch {
+  const dispatcher = new Agent({
+    bodyTimeout: 0,
+    headersTimeout: 120_000,
+    connect: { timeout: CONNECT_TIMEOUT_MS, ...(caPem === null ? {} : { ca: caPem }) },
+  })
+  return async (url, init) => {
+    const response = await undiciFetch(url, { ...(init as object), dispatcher } as Parameters<typeof undiciFetch>[1])
+    return response as unknown as Response
+  }
+}
+
+function dockerVersion(): Promise<{ ok: boolean; text: string }> {
+  return new Promise((resolve) => {
+    const asked = request({ socketPath: DOCKER_SOCKET, path: '/version', timeout: PROBE_TIMEOUT_MS }, (response) => {
+      let text = ''
+      response.setEncoding('utf8')
+      response.on('data', (chunk: string) => {
+        if (text.length < 100_000) text += chunk
+      })
+      response.on('end', () => {
+        try {
+          resolve({ ok: true, text: `engine ${(JSON.parse(text) as { Version?: string }).Version ?? '?'}` })
+        } catch (error) {
+          resolve({ ok: false, text: `the engine's answer cannot be read: ${messageOf(error)}` })
+        }
+      })
+    })
+    asked.on('timeout', () => asked.destroy(new Error(`no answer within ${PROBE_TIMEOUT_MS / 1000} s`)))
+    asked.on('error', (error) => resolve({ ok: false, text: `no engine at ${DOCKER_SOCKET}: ${messageOf(error)}` }))
+    asked.end()
+  })
+}
+
+function portIsFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
+}

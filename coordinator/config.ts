@@ -1,0 +1,390 @@
+/** The coordinator's settings: flag > RUBATO_… variable > file (`--config`) > default. docs/configuration.md lists them all. */
+import { isIP } from 'node:net'
+import { join } from 'node:path'
+import { z } from 'zod'
+import type { Fault } from '../shared/errors.ts'
+import type { Pool } from '../shared/model/node.ts'
+import type { Capacity } from '../shared/model/resources.ts'
+import {
+  booleanSetting,
+  bytesSchema,
+  cpusSchema,
+  durationSchema,
+  durationSetting,
+  type HostPort,
+  hostPortSetting,
+  numberSetting,
+  oneOfSetting,
+  optional,
+  structureSetting,
+  textSetting,
+  urlListSetting,
+} from '../shared/setting-kinds.ts'
+import { DEFAULT_FLEET_CONFIG, type FleetConfig } from './fleet/config.ts'
+import { configError, type LoadedSettings, loadSettings, type SettingsSources } from '../shared/settings.ts'
+
+const labelsSchema = z.record(z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._/-]{0,127}$/, 'This is no label'), z.coerce.string())
+const nameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'A name is lower-case letters, digits and dashes')
+
+const capacityShape = { cpus: cpusSchema, memory: bytesSchema, disk: bytesSchema, slots: z.number().int().min(1).max(10_000) }
+const capacitySchema = z.strictObject({
+  ...capacityShape,
+  disk: bytesSchema.default(20 * 2 ** 30),
+  slots: capacityShape.slots.default(50),
+})
+
+/** A machine type as a provider's settings describe it. */
+const offeringSchema = z.strictObject({
+  cpus: cpusSchema,
+  memory: bytesSchema,
+  disk: bytesSchema.default(20 * 2 ** 30),
+  slots: capacityShape.slots.default(50),
+  priceUsdPerHour: z.number().min(0).default(0),
+})
+export type OfferingSettings = z.output<typeof offeringSchema>
+
+const localProviderSchema = z.strictObject({
+  kind: z.literal('local'),
+  /** Command that starts an agent; null: the agent beside this program. */
+  agentCommand: z.array(z.string().min(1)).min(1).nullable().default(null),
+  engine: z.enum(['docker', 'process', 'auto']).default('auto'),
+  dockerSocket: z.string().nullable().default(null),
+  offerings: z.record(nameSchema, offeringSchema).default({}),
+})
+
+const execProviderSchema = z.strictObject({
+  kind: z.literal('exec'),
+  command: z.array(z.string().min(1)).min(1),
+  createTimeout: durationSchema.default(300_000),
+  deleteTimeout: durationSchema.default(120_000),
+  listTimeout: durationSchema.default(60_000),
+  offerings: z.record(nameSchema, offeringSchema).default({}),
+})
+
+const providersSchema = z.preprocess(
+  (raw) =>
+    raw !== null && typeof raw === 'object' && !Array.isArray(raw)
+      ? Object.fromEntries(
+          Object.entries(raw).map(([name, value]) => [
+            name,
+            value !== null && typeof value === 'object' && !('kind' in value) ? { kind: name, ...value } : value,
+          ]),
+        )
+      : raw,
+  z.record(nameSchema, z.discriminatedUnion('kind', [localProviderSchema, execProviderSchema])),
+)
+export type ProviderSettings = z.output<typeof localProviderSchema> | z.output<typeof execProviderSchema>
+
+const poolSchema = z.strictObject({
+  name: nameSchema,
+  provider: nameSchema,
+  offering: z.string().min(1).default('default'),
+  image: z.string().default(''),
+  zone: z.string().nullable().default(null),
+  capacity: capacitySchema.nullable().default(null),
+  priceUsdPerHour: z.number().min(0).nullable().default(null),
+  min: z.number().int().min(0).max(100_000).default(0),
+  max: z.number().int().min(0).max(100_000).default(10),
+  labels: labelsSchema.default({}),
+  taints: z.array(z.string().min(1).max(128)).default([]),
+  static: z.boolean().default(false),
+  userData: z.enum(['script', 'cloud-config']).default('script'),
+  billing: z.enum(['second', 'hour']).default('second'),
+  budgetUsdPerMonth: z.number().min(0).nullable().default(null),
+  settings: z.record(z.string(), z.unknown()).default({}),
+})
+type PoolSettings = z.output<typeof poolSchema>
+
+/** Every setting of the coordinator. */
+export const coordinatorSettings = {
+  stateDir: textSetting({ doc: 'Directory of everything the coordinator keeps.', default: '/var/lib/rubato' }),
+  listen: hostPortSetting({ doc: 'Where the API and the agents’ link listen.', default: '127.0.0.1:7600' }),
+  catalogListen: optional(
+    hostPortSetting({ doc: 'Where the Consul-compatible catalog listens.', default: '127.0.0.1:7650' }),
+    'off',
+  ),
+  dnsListen: optional(
+    hostPortSetting({ doc: 'Where DNS of the catalog listens, UDP and TCP.', default: '127.0.0.1:7653' }),
+    'off',
+  ),
+  advertiseUrls: urlListSetting({
+    doc: 'URLs at which agents and machines reach this coordinator, best first. Needed when `listen` is every address (0.0.0.0).',
+    default: [],
+    defaultText: 'from listen',
+  }),
+  'tls.mode': oneOfSetting(['auto', 'off', 'files'], {
+    doc: 'auto: plain HTTP on loopback, else TLS with a certificate of the cluster’s own authority. off: plain HTTP, on loopback only. files: your certificate.',
+    default: 'auto',
+  }),
+  'tls.certFile': optional(textSetting({ doc: 'Certificate chain (PEM) for mode files.' })),
+  'tls.keyFile': optional(textSetting({ doc: 'Private key (PEM, mode 0600) for mode files.' })),
+  'tls.caFile': optional(
+    textSetting({ doc: 'Authority (PEM) that agents pin, for mode files; without it they pin the certificate.' }),
+  ),
+  logLevel: oneOfSetting(['debug', 'info', 'warn', 'error', 'silent'], { doc: 'Least severe messages to log.', default: 'info' }),
+  agentBinaryDir: optional(textSetting({ doc: 'Directory with rubato-agent-linux-x64 and -arm64, served to new machines.' })),
+  budgetUsdPerMonth: optional(
+    numberSetting({ doc: 'Most that all machines together may cost in a calendar month.' }, { min: 0, max: 1e9 }),
+  ),
+  pools: structureSetting<readonly PoolSettings[]>(z.array(poolSchema).max(200), 'list of pools', {
+    doc: 'Kinds of machines that may be bought; see “Pools” below.',
+    default: [],
+  }),
+  providers: structureSetting<Readonly<Record<string, ProviderSettings>>>(providersSchema, 'mapping of providers', {
+    doc: 'Clouds by name; see “Providers” below.',
+    default: {},
+  }),
+  'fleet.enabled': booleanSetting({ doc: 'Buy and delete machines at all.', default: true }),
+  'fleet.minNodeAge': durationSetting({ doc: 'No machine younger than this is given back.', default: '10m' }),
+  'fleet.downInterval': durationSetting({ doc: 'How often to look for machines that can be given back.', default: '60s' }),
+  'fleet.joinDeadline': durationSetting({
+    doc: 'A machine that has not joined by then is deleted and bought elsewhere.',
+    default: '10m',
+  }),
+  'fleet.drainDeadline': durationSetting({ doc: 'A drain that takes longer is forced.', default: '15m' }),
+  'fleet.reapInterval': durationSetting({ doc: 'How often to compare the clouds’ machines with ours.', default: '60s' }),
+  'fleet.forceGrace': durationSetting(
+    { doc: 'After a drain’s deadline, time for forced stops before the machine is deleted.', default: '2m' },
+    0,
+  ),
+  'fleet.entrySettle': durationSetting(
+    { doc: 'How long an emptied machine keeps its published ports, for callers that have not moved on.', default: '5s' },
+    0,
+  ),
+  'fleet.orphanGrace': durationSetting({ doc: 'How long an unknown machine with our tag is left alone.', default: '2m' }, 0),
+  'fleet.missing': durationSetting({ doc: 'A machine that no complete list shows for this long is lost.', default: '5m' }),
+  'fleet.silentNode': durationSetting({ doc: 'A machine whose agent is silent for this long is given back.', default: '30m' }),
+  'fleet.takeover': durationSetting({ doc: 'After a start, how long no unknown machine is deleted.', default: '5m' }, 0),
+  'fleet.capacityCoolDown': durationSetting({
+    doc: 'How long a pool rests after its cloud had no machine; doubles up to an hour.',
+    default: '2m',
+  }),
+  'fleet.quotaCoolDown': durationSetting({ doc: 'How long a pool rests after its quota was used up.', default: '15m' }),
+  'fleet.callTimeout': durationSetting({ doc: 'Longest call to a cloud.', default: '5m' }),
+  'fleet.maxParallelCreates': numberSetting(
+    { doc: 'Machines ordered at the same time.', default: 10 },
+    { min: 1, max: 1000, integer: true },
+  ),
+  'fleet.maxBuysPerPass': numberSetting(
+    { doc: 'Machines ordered in one decision at most.', default: 50 },
+    { min: 1, max: 10_000, integer: true },
+  ),
+  'fleet.headroomPercent': numberSetting(
+    { doc: 'Part of each node that must stay free when another is given back.', default: 10 },
+    { min: 0, max: 90 },
+  ),
+  'liveness.heartbeat': durationSetting({ doc: 'How often an agent gives a sign of life.', default: '5s' }, 100),
+  'liveness.suspect': durationSetting({ doc: 'Silence after which a node gets no new instances.', default: '15s' }, 100),
+  'liveness.lost': durationSetting({ doc: 'Silence after which a node’s instances are replaced.', default: '45s' }, 100),
+  'liveness.unknownFor': durationSetting(
+    {
+      doc: 'After a start, how long silence of a node means nothing. Agents may take 30 s to dial again: shorter risks replacing what runs.',
+      default: '5m',
+    },
+    0,
+  ),
+  'liveness.reportInterval': durationSetting({ doc: 'How often agents report use and load.', default: '2s' }, 100),
+  keysStaleAfter: durationSetting({ doc: 'How long an agent without a coordinator goes on authorizing.', default: '24h' }),
+  'placement.strategy': oneOfSetting(['spread', 'binpack', 'random'], { doc: 'How nodes are ranked.', default: 'spread' }),
+} as const
+
+export interface CoordinatorConfig {
+  readonly stateDir: string
+  readonly listen: HostPort
+  /** null: off. */
+  readonly catalogListen: HostPort | null
+  readonly dnsListen: HostPort | null
+  /** Never empty: given, or made of `listen`. With port 0 in `listen` the caller replaces them once the port is known. */
+  readonly advertiseUrls: readonly string[]
+  readonly tls:
+    | { readonly kind: 'off' }
+    /** Certificate for these names, from the cluster's own authority. */
+    | { readonly kind: 'auto'; readonly hosts: readonly string[] }
+    | { readonly kind: 'files'; readonly certPem: string; readonly keyPem: string; readonly caPem: string | null }
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
+  /** null: `dist` of the program. */
+  readonly agentBinaryDir: string | null
+  readonly pools: readonly Pool[]
+  readonly providers: Readonly<Record<string, ProviderSettings>>
+  /** With `enabled: false` nothing is bought or deleted. */
+  readonly fleet: FleetConfig & { readonly enabled: boolean }
+  readonly liveness: {
+    readonly heartbeatMs: number
+    readonly suspectMs: number
+    readonly lostMs: number
+    readonly unknownForMs: number
+    readonly reportIntervalMs: number
+  }
+  readonly keysStaleAfterMs: number
+  readonly placement: { readonly strategy: 'spread' | 'binpack' | 'random' }
+  /** All settings for people, secrets replaced. */
+  printable(): Readonly<Record<string, unknown>>
+}
+
+export const COORDINATOR_ENV_PREFIX = 'RUBATO_'
+
+/** Reads and checks everything; frozen. Throws ConfigError with every fault (the process exits 78). */
+export async function loadCoordinatorConfig(sources: SettingsSources): Promise<CoordinatorConfig> {
+  const loaded = await loadSettings(coordinatorSettings, COORDINATOR_ENV_PREFIX, sources)
+  const { values } = loaded
+  const faults: Fault[] = []
+  const pools = resolvePools(loaded, faults)
+  const tls = await resolveTls(loaded, sources, faults)
+  const advertiseUrls = resolveUrls(loaded, tls.kind === 'off' ? 'http' : 'https', faults)
+  if (values['liveness.suspect'] <= values['liveness.heartbeat'])
+    faults.push({ ...loaded.locate('liveness.suspect'), message: 'liveness.suspect must be longer than liveness.heartbeat.' })
+  if (values['liveness.lost'] <= values['liveness.suspect'])
+    faults.push({ ...loaded.locate('liveness.lost'), message: 'liveness.lost must be longer than liveness.suspect.' })
+  if (faults.length > 0) throw configError(faults)
+  return Object.freeze({
+    stateDir: values.stateDir,
+    listen: values.listen,
+    catalogListen: values.catalogListen,
+    dnsListen: values.dnsListen,
+    advertiseUrls,
+    tls,
+    logLevel: values.logLevel,
+    agentBinaryDir: values.agentBinaryDir,
+    pools: Object.freeze(pools),
+    providers: values.providers,
+    fleet: Object.freeze({
+      ...DEFAULT_FLEET_CONFIG,
+      enabled: values['fleet.enabled'],
+      minNodeAgeMs: values['fleet.minNodeAge'],
+      downIntervalMs: values['fleet.downInterval'],
+      joinDeadlineMs: values['fleet.joinDeadline'],
+      drainDeadlineMs: values['fleet.drainDeadline'],
+      reapIntervalMs: values['fleet.reapInterval'],
+      forceGraceMs: values['fleet.forceGrace'],
+      entrySettleMs: values['fleet.entrySettle'],
+      orphanGraceMs: values['fleet.orphanGrace'],
+      missingMs: values['fleet.missing'],
+      silentNodeMs: values['fleet.silentNode'],
+      takeoverMs: values['fleet.takeover'],
+      capacityCoolDownMs: values['fleet.capacityCoolDown'],
+      quotaCoolDownMs: values['fleet.quotaCoolDown'],
+      callTimeoutMs: values['fleet.callTimeout'],
+      maxParallelCreates: values['fleet.maxParallelCreates'],
+      maxBuysPerPass: values['fleet.maxBuysPerPass'],
+      headroomPercent: values['fleet.headroomPercent'],
+      budgetUsdPerMonth: values.budgetUsdPerMonth,
+    }),
+    liveness: Object.freeze({
+      heartbeatMs: values['liveness.heartbeat'],
+      suspectMs: values['liveness.suspect'],
+      lostMs: values['liveness.lost'],
+      unknownForMs: values['liveness.unknownFor'],
+      reportIntervalMs: values['liveness.reportInterval'],
+    }),
+    keysStaleAfterMs: values.keysStaleAfter,
+    placement: Object.freeze({ strategy: values['placement.strategy'] }),
+    printable: loaded.printable,
+  })
+}
+
+/** Whether only this host can reach the address. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
+}
+
+type Loaded = LoadedSettings<typeof coordinatorSettings>
+
+function resolvePools(loaded: Loaded, faults: Fault[]): Pool[] {
+  const { pools, providers } = loaded.values
+  const seen = new Set<string>()
+  return pools.map((pool, index): Pool => {
+    const at = (key: string) => loaded.locate('pools', [index, key])
+    if (seen.has(pool.name)) faults.push({ ...at('name'), message: `Two pools are named ${pool.name}.` })
+    seen.add(pool.name)
+    if (pool.min > pool.max) faults.push({ ...at('min'), message: `min (${pool.min}) is larger than max (${pool.max}).` })
+    const provider = providers[pool.provider]
+    const known = Object.keys(providers)
+    if (!provider)
+      faults.push({
+        ...at('provider'),
+        message: `There is no provider ${pool.provider}; there ${known.length === 0 ? 'are none' : `is ${known.join(', ')}`}.`,
+      })
+    const offering = provider?.offerings[pool.offering]
+    if (provider?.kind === 'local' && !offering)
+      faults.push({ ...at('offering'), message: `The provider ${pool.provider} has no offering ${pool.offering}.` })
+    const given = pool.capacity ?? offering
+    if (!given && provider?.kind === 'exec')
+      faults.push({
+        ...at('capacity'),
+        message: `The pool ${pool.name} needs a capacity, or an offering that its provider describes.`,
+      })
+    return {
+      ...pool,
+      capacity: given ? capacityOf(given) : { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, slots: 0 },
+      priceUsdPerHour: pool.priceUsdPerHour ?? offering?.priceUsdPerHour ?? 0,
+    }
+  })
+}
+
+/** The capacity that settings describe. */
+export function capacityOf(settings: z.output<typeof capacitySchema>): Capacity {
+  return { cpuMillis: settings.cpus, memoryBytes: settings.memory, diskBytes: settings.disk, slots: settings.slots }
+}
+
+async function resolveTls(loaded: Loaded, sources: SettingsSources, faults: Fault[]): Promise<CoordinatorConfig['tls']> {
+  const { values } = loaded
+  const local = isLoopback(values.listen.host)
+  if (values['tls.mode'] === 'off' && !local)
+    faults.push({
+      ...loaded.locate('tls.mode'),
+      message: 'Plain HTTP is for loopback only.',
+      hint: 'Use tls.mode auto, or listen on 127.0.0.1.',
+    })
+  if (values['tls.mode'] === 'off' || (values['tls.mode'] === 'auto' && local)) return Object.freeze({ kind: 'off' })
+  if (values['tls.mode'] === 'auto')
+    return Object.freeze({ kind: 'auto', hosts: Object.freeze(hostsOf(values.listen.host, values.advertiseUrls)) })
+
+  const read = async (key: 'tls.certFile' | 'tls.keyFile' | 'tls.caFile', needed: boolean, secret: boolean) => {
+    const path = values[key]
+    if (path === null) {
+      if (needed) faults.push({ ...loaded.locate(key), message: `tls.mode files needs ${key}.` })
+      return null
+    }
+    const text = await sources.readFile(path)
+    if (text === null) faults.push({ ...loaded.locate(key), message: `The file ${path} does not exist.` })
+    const mode = secret ? await sources.fileMode(path) : null
+    if (mode !== null && (mode & 0o077) !== 0)
+      faults.push({
+        ...loaded.locate(key),
+        message: `The file ${path} holds a secret and can be read by others.`,
+        hint: `chmod 600 ${path}`,
+      })
+    return text
+  }
+  const certPem = (await read('tls.certFile', true, false)) ?? ''
+  const keyPem = (await read('tls.keyFile', true, true)) ?? ''
+  return Object.freeze({ kind: 'files', certPem, keyPem, caPem: await read('tls.caFile', false, false) })
+}
+
+function resolveUrls(loaded: Loaded, scheme: 'http' | 'https', faults: Fault[]): readonly string[] {
+  const { advertiseUrls, listen } = loaded.values
+  if (advertiseUrls.length > 0) return advertiseUrls.map((url) => new URL(url).origin)
+  if (isWildcard(listen.host)) {
+    faults.push({
+      ...loaded.locate('listen'),
+      message: 'With every address in `listen`, agents must be told which to use.',
+      hint: 'Set advertiseUrls.',
+    })
+    return []
+  }
+  return [`${scheme}://${listen.host.includes(':') ? `[${listen.host}]` : listen.host}:${listen.port}`]
+}
+
+function hostsOf(listenHost: string, urls: readonly string[]): string[] {
+  const hosts = urls.map((url) => new URL(url).hostname.replace(/^\[|\]$/g, ''))
+  return [...new Set([...hosts, ...(isWildcard(listenHost) ? [] : [listenHost]), 'localhost', '127.0.0.1'])]
+}
+
+function isWildcard(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}
+
+/** Where the embedded store keeps its file. */
+export function databasePath(config: Pick<CoordinatorConfig, 'stateDir'>): string {
+  return join(config.stateDir, 'rubato.db')
+}

@@ -1,0 +1,160 @@
+/**
+ * Composition of a coordinator from its parts, over whatever world it is handed: the real one by daemon.ts, a model by the
+ * simulator. Every loop that runs is in the list `loops` below; nothing runs that is not in it.
+ */
+import type { Clock } from '../shared/clock.ts'
+import type { Ids } from '../shared/ids.ts'
+import type { Logger } from '../shared/logger.ts'
+import type { Loop } from '../shared/loop.ts'
+import type { MachineRecord, Pool } from '../shared/model/node.ts'
+import type { Random } from '../shared/random.ts'
+import type { Files } from '../shared/files.ts'
+import { ensureCluster } from './access/cluster.ts'
+import { commitChange } from './access/commit-change.ts'
+import { createJoinHandler } from './access/join.ts'
+import { createJoinTokens, type JoinTokens } from './access/join-tokens.ts'
+import { createKeys, type Keys } from './access/keys.ts'
+import { createOperatorTokens, type OperatorTokens } from './access/operator-tokens.ts'
+import type { JoinRequest, JoinResponse } from '../shared/protocol/join.ts'
+import { type Catalog, createCatalog } from './catalog/catalog.ts'
+import type { FleetConfig } from './fleet/config.ts'
+import { createFleetLoop, type FleetLoop } from './fleet/fleet-loop.ts'
+import { createHub, type Hub, type HubSettings } from './hub/hub.ts'
+import { createPlacementLoop, type PlacementLoop } from './placement/placement-loop.ts'
+import type { Strategy } from './placement/model.ts'
+import type { Provider } from './providers/provider.ts'
+import { createScalingLoop, type ScalingLoop } from './scaling/scaling-loop.ts'
+import { createServicesLoop } from './services/services-loop.ts'
+import { type ClusterRecord, KINDS } from './state/objects.ts'
+import { openState, type State } from './state/state.ts'
+import type { Store } from './state/store.ts'
+
+export interface CoordinatorDeps {
+  readonly store: Store
+  readonly clock: Clock
+  readonly random: Random
+  readonly ids: Ids
+  readonly logger: Logger
+  readonly files: Files
+  readonly providers: ReadonlyMap<string, Provider>
+  /** What a new machine of that pool is told at its first boot; the token is for it alone. */
+  userData(machine: MachineRecord, pool: Pool, joinToken: string): Promise<string>
+}
+
+export interface CoordinatorSettings {
+  readonly stateDir: string
+  /** Pools of the configuration; they replace stored pools of the same name. */
+  readonly pools: readonly Pool[]
+  readonly hub: Partial<HubSettings>
+  readonly fleet: Partial<FleetConfig>
+  readonly fleetEnabled: boolean
+  readonly strategy: Strategy
+  /** SHA-256 of the CA; null without TLS. */
+  readonly caDigest: string | null
+  /** URLs at which agents reach this coordinator, best first. */
+  readonly urls: readonly string[]
+}
+
+export interface Coordinator {
+  readonly cluster: ClusterRecord
+  readonly state: State
+  readonly hub: Hub
+  readonly placement: PlacementLoop
+  readonly scaling: ScalingLoop
+  readonly fleet: FleetLoop
+  readonly catalog: Catalog
+  readonly keys: Keys
+  readonly operatorTokens: OperatorTokens
+  readonly joinTokens: JoinTokens
+  join(request: JoinRequest, remoteAddress: string | null): Promise<JoinResponse>
+  start(): void
+  /** Ends every loop and session; what was committed is durable already. The store stays open. */
+  stop(): Promise<void>
+}
+
+/** Opens the state (raising the epoch) and builds every part; nothing runs before `start`. */
+export async function createCoordinator(deps: CoordinatorDeps, settings: CoordinatorSettings): Promise<Coordinator> {
+  const { clock, random, ids, logger, store } = deps
+  const state = await openState(store, clock)
+  const cluster = await ensureCluster(state, ids, random, clock)
+  await storePools(state, settings.pools)
+  const hub = createHub({ state, clock, logger: logger.with({ part: 'hub' }), settings: settings.hub })
+  const { observed } = hub
+  const access = { state, ids, random, clock }
+  const keys = createKeys(access)
+  const operatorTokens = createOperatorTokens({ ...access, files: deps.files, stateDir: settings.stateDir })
+  const joinTokens = createJoinTokens({ ...access, caDigest: settings.caDigest })
+  const join = createJoinHandler({
+    ...access,
+    logger: logger.with({ part: 'access' }),
+    urls: settings.urls,
+    caDigest: settings.caDigest,
+  })
+  const services = createServicesLoop({ state, observed, clock, logger })
+  const placement = createPlacementLoop({ state, observed, clock, logger, config: { strategy: settings.strategy } })
+  const scaling = createScalingLoop({ state, observed, clock, logger })
+  const fleet = createFleetLoop({
+    state,
+    observed,
+    providers: deps.providers,
+    placement,
+    clock,
+    random,
+    ids,
+    logger,
+    config: settings.fleet,
+    async userDataFor(machine, pool) {
+      const token = await joinTokens.create({ machineId: machine.id, labels: {}, actor: 'fleet' })
+      return deps.userData(machine, pool, token.text)
+    },
+  })
+  // Consul's clients remember an index; beginning above every index of earlier lives keeps them from waiting for the past.
+  const catalog = createCatalog({ state, observed, clock, startIndex: state.epoch * 1_000_000 })
+
+  const loops: readonly Loop[] = [services, placement, scaling, ...(settings.fleetEnabled ? [fleet] : [])]
+
+  return {
+    cluster,
+    state,
+    hub,
+    placement,
+    scaling,
+    fleet,
+    catalog,
+    keys,
+    operatorTokens,
+    joinTokens,
+    join,
+    start() {
+      hub.start()
+      catalog.start()
+      for (const loop of loops) loop.start()
+    },
+    async stop() {
+      for (const loop of loops) await loop.stop()
+      catalog.stop()
+      await hub.stop()
+    },
+  }
+}
+
+/** Makes the stored pools of these names what the configuration says; others stay (the API made them). */
+async function storePools(state: State, pools: readonly Pool[]): Promise<void> {
+  for (const pool of pools) {
+    if (JSON.stringify(state.snapshot.get('pool', pool.name)) === JSON.stringify(pool)) continue
+    await commitChange(state, (change) => {
+      change.put('pool', pool.name, pool).event({
+        actor: 'config',
+        type: 'pool.changed',
+        subject: pool.name,
+        message: 'as the configuration says',
+        severity: 'info',
+      })
+    })
+  }
+}
+
+/** Objects by kind, for a log line at the start. */
+export function countObjects(state: State): Readonly<Record<string, number>> {
+  return Object.fromEntries(KINDS.map((kind) => [kind, state.snapshot.all(kind).size]))
+}

@@ -1,0 +1,118 @@
+/** What people and the fleet do to nodes: cordon, drain, remove. Each is one commit, idempotent, and leaves an event. */
+import type { Clock } from '../../shared/clock.ts'
+import { ConflictError, NotFoundError, UnavailableError } from '../../shared/errors.ts'
+import type { NodeId } from '../../shared/model/identity.ts'
+import type { NodeRecord } from '../../shared/model/node.ts'
+import type { State } from '../state/state.ts'
+import { mayBecome } from './machine-states.ts'
+
+export interface NodeActionDeps {
+  readonly state: State
+  readonly clock: Clock
+}
+
+export interface DrainOptions {
+  /** `operator:<name>` or `fleet`. */
+  readonly by: string
+  readonly reason: string
+  /** Whether its machine goes once it is empty. Ignored for nodes without a machine. */
+  readonly deleteMachine: boolean
+  /** From now; default 15 min. After it what is left is stopped. */
+  readonly deadlineMs?: number
+}
+
+const DEFAULT_DEADLINE_MS = 900_000
+
+/** Moves everything off the node. A node that drains already gets the new deadline, reason and fate. Throws NotFoundError. */
+export function drainNode(deps: NodeActionDeps, nodeId: NodeId, options: DrainOptions): Promise<NodeRecord> {
+  const nowMs = deps.clock.now()
+  return editNode(deps, nodeId, options.by, 'node.draining', `${nodeId} drains: ${options.reason}`, (node) => ({
+    ...node,
+    availability: node.availability === 'drained' ? 'drained' : 'draining',
+    drain: {
+      reason: options.reason,
+      by: options.by,
+      startedAtMs: node.drain?.startedAtMs ?? nowMs,
+      deadlineAtMs: nowMs + (options.deadlineMs ?? DEFAULT_DEADLINE_MS),
+      deleteMachine: options.deleteMachine,
+    },
+  }))
+}
+
+/** No new instances; what runs stays. A node that drains goes on draining. */
+export function cordonNode(deps: NodeActionDeps, nodeId: NodeId, by: string): Promise<NodeRecord> {
+  return editNode(deps, nodeId, by, 'node.cordoned', `${nodeId} takes no new instances`, (node) =>
+    node.availability === 'active' ? { ...node, availability: 'cordoned' } : node,
+  )
+}
+
+/** Takes instances again; ends a drain. Throws ConflictError when its machine is being deleted already. */
+export function uncordonNode(deps: NodeActionDeps, nodeId: NodeId, by: string, reason = 'uncordoned'): Promise<NodeRecord> {
+  return editNode(deps, nodeId, by, 'node.activated', `${nodeId} takes instances again: ${reason}`, (node) => {
+    const machine = node.machineId === null ? undefined : deps.state.snapshot.get('machine', node.machineId)
+    if (machine?.phase === 'terminating') throw new ConflictError(`the machine of ${nodeId} is being deleted already`)
+    return node.availability === 'active' ? node : { ...node, availability: 'active', drain: null }
+  })
+}
+
+/**
+ * Forgets a node that is empty, or (with `force`) whatever it holds; its machine, if any, is deleted (unless its
+ * pool is static). Its agent must join anew.
+ * Throws NotFoundError, and ConflictError for a node that holds instances.
+ */
+export async function removeNode(
+  deps: NodeActionDeps,
+  nodeId: NodeId,
+  options: { readonly by: string; readonly force: boolean },
+): Promise<void> {
+  const { state, clock } = deps
+  const node = state.snapshot.get('node', nodeId)
+  if (!node) throw new NotFoundError(`there is no node ${nodeId}`)
+  const held = state.snapshot.get('assignments', nodeId)?.instances.length ?? 0
+  if (held > 0 && !options.force) throw new ConflictError(`${nodeId} still holds ${held} instances: drain it first, or force it`)
+  const change = state.change().delete('node', nodeId).delete('assignments', nodeId)
+  const machine = node.machineId === null ? undefined : state.snapshot.get('machine', node.machineId)
+  const isStatic = machine !== undefined && state.snapshot.get('pool', machine.pool)?.static === true
+  if (machine && !isStatic && mayBecome(machine.phase, 'terminating'))
+    change.put('machine', machine.id, { ...machine, nodeId, phase: 'terminating', terminatingAtMs: clock.now() })
+  change.event({
+    actor: options.by,
+    type: 'node.removed',
+    subject: nodeId,
+    message: `${nodeId} was removed${held > 0 ? ` with ${held} instances on it` : ''}`,
+    severity: held > 0 ? 'warning' : 'info',
+  })
+  await commitOrThrow(deps, change)
+}
+
+async function editNode(
+  deps: NodeActionDeps,
+  nodeId: NodeId,
+  by: string,
+  type: string,
+  message: string,
+  edit: (node: NodeRecord) => NodeRecord,
+): Promise<NodeRecord> {
+  const before = deps.state.snapshot.get('node', nodeId)
+  if (!before) throw new NotFoundError(`there is no node ${nodeId}`)
+  const after = edit(before)
+  if (after === before) return before
+  const change = deps.state.change().put('node', nodeId, after)
+  change.event({
+    actor: by,
+    type,
+    subject: nodeId,
+    message,
+    severity: 'info',
+    data: { before: before.availability, after: after.availability },
+  })
+  await commitOrThrow(deps, change)
+  return after
+}
+
+async function commitOrThrow(deps: NodeActionDeps, change: ReturnType<State['change']>): Promise<void> {
+  const outcome = await deps.state.commit(change)
+  if (outcome.kind === 'committed') return
+  if (outcome.kind === 'conflict') throw new ConflictError(`changed meanwhile, try again: ${outcome.detail}`)
+  throw new UnavailableError(`could not be stored: ${outcome.kind}: ${outcome.detail}`)
+}

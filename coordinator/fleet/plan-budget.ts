@@ -1,0 +1,100 @@
+/**
+ * May we afford it? What was spent this month, plus what we are bound to spend: minimum and static machines to the month's
+ * end, every other machine until its shortest sensible life is over. Pure. Money in USD, times in epoch ms, months in UTC.
+ */
+import type { MachineRecord, Pool } from '../../shared/model/node.ts'
+import { monthOf } from './calendar.ts'
+import { isAlive } from './machine-states.ts'
+
+const HOUR_MS = 3_600_000
+/** Fewer ended machines than this say nothing about how long one lives. */
+const LEARN_FROM = 5
+
+export interface BudgetInput {
+  readonly machines: readonly MachineRecord[]
+  readonly pools: readonly Pool[]
+  readonly limitUsd: number | null
+  readonly nowMs: number
+}
+
+export interface BudgetState {
+  /** Spent since the month began, all machines. */
+  readonly spentUsd: number
+  /** Spent and committed until the month ends, if nothing more is bought. */
+  readonly projectedUsd: number
+  readonly limitUsd: number | null
+  /** What the projection grows by with one more machine of a pool. */
+  readonly costUsdOf: (pool: Pool) => number
+}
+
+export function budgetOf(input: BudgetInput): BudgetState {
+  const { machines, pools, limitUsd, nowMs } = input
+  const month = monthOf(nowMs)
+  const hoursLeft = (month.endMs - nowMs) / HOUR_MS
+  const byName = new Map(pools.map((pool) => [pool.name, pool]))
+  const spentUsd = machines.reduce((sum, machine) => sum + spentOn(machine, byName.get(machine.pool), month.startMs, nowMs), 0)
+
+  let committedUsd = 0
+  const minimumLeft = new Map(pools.map((pool) => [pool.name, pool.min]))
+  for (const machine of [...machines].sort(byAge)) {
+    const pool = byName.get(machine.pool)
+    if (!isAlive(machine)) continue
+    const left = minimumLeft.get(machine.pool) ?? 0
+    if (left > 0) minimumLeft.set(machine.pool, left - 1)
+    if (left > 0 || pool?.static) committedUsd += machine.priceUsdPerHour * hoursLeft
+    else {
+      // Once its expected life is over a machine is bound to nothing more: it can be given back at any time.
+      const aliveHours = billedHours(Math.max(0, nowMs - machine.requestedAtMs), pool)
+      const lifeHours = commitmentHours(machine.pool, machines)
+      committedUsd += machine.priceUsdPerHour * Math.min(hoursLeft, Math.max(0, lifeHours - aliveHours))
+    }
+  }
+  for (const pool of pools) committedUsd += (minimumLeft.get(pool.name) ?? 0) * pool.priceUsdPerHour * hoursLeft
+
+  return {
+    spentUsd,
+    projectedUsd: spentUsd + committedUsd,
+    limitUsd,
+    costUsdOf: (pool) =>
+      pool.priceUsdPerHour * (pool.static ? hoursLeft : Math.min(Math.max(1, hoursLeft), commitmentHours(pool.name, machines))),
+  }
+}
+
+/** The same for one pool with a limit of its own; null when it has none. */
+export function poolBudgetOf(pool: Pool, input: BudgetInput): BudgetState | null {
+  if (pool.budgetUsdPerMonth === null) return null
+  const machines = input.machines.filter((machine) => machine.pool === pool.name)
+  return budgetOf({ ...input, machines, pools: [pool], limitUsd: pool.budgetUsdPerMonth })
+}
+
+/** Share of a machine's cost that falls between `fromMs` and `nowMs`; billed hours are rounded up where the pool does so. */
+export function spentOn(machine: MachineRecord, pool: Pool | undefined, fromMs: number, nowMs: number): number {
+  // One that the cloud never confirmed before it was given up cost nothing.
+  if (machine.providerId === null && !isAlive(machine)) return 0
+  const endMs = Math.min(nowMs, machine.goneAtMs ?? nowMs)
+  const startMs = Math.max(fromMs, machine.requestedAtMs)
+  if (endMs <= startMs) return 0
+  return machine.priceUsdPerHour * billedHours(endMs - startMs, pool)
+}
+
+function billedHours(durationMs: number, pool: Pool | undefined): number {
+  const hours = durationMs / HOUR_MS
+  return pool?.billing === 'hour' ? Math.ceil(hours) : hours
+}
+
+/** How long a machine is expected to be kept, in hours: at least the hour, and the p90 of how long others of its pool were. */
+function commitmentHours(pool: string, machines: readonly MachineRecord[]): number {
+  const lives = machines
+    .flatMap((machine) =>
+      machine.pool === pool && machine.joinedAtMs !== null && machine.goneAtMs !== null
+        ? [(machine.goneAtMs - machine.requestedAtMs) / HOUR_MS]
+        : [],
+    )
+    .sort((a, b) => a - b)
+  if (lives.length < LEARN_FROM) return 1
+  return Math.max(1, lives[Math.min(lives.length - 1, Math.floor(lives.length * 0.9))] ?? 1)
+}
+
+function byAge(a: MachineRecord, b: MachineRecord): number {
+  return a.requestedAtMs - b.requestedAtMs || (a.id < b.id ? -1 : 1)
+}

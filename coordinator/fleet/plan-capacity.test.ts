@@ -1,0 +1,199 @@
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import type { Pool } from '../../shared/model/node.ts'
+import type { PlacementRequest } from '../placement/model.ts'
+import { assumedNode } from '../placement/plan-offline.ts'
+import { planPlacement } from '../placement/plan-placement.ts'
+import { budgetOf } from './plan-budget.ts'
+import { type CapacityInput, planCapacity } from './plan-capacity.ts'
+
+const NOW = Date.UTC(2026, 0, 21)
+
+function pool(name: string, memoryBytes: number, priceUsdPerHour: number, overrides: Partial<Pool> = {}): Pool {
+  return {
+    name,
+    provider: 'p',
+    offering: name,
+    image: '',
+    zone: null,
+    capacity: { cpuMillis: 100_000, memoryBytes, diskBytes: 0, slots: 100 },
+    priceUsdPerHour,
+    min: 0,
+    max: 20,
+    labels: {},
+    taints: [],
+    static: false,
+    userData: 'script',
+    billing: 'second',
+    budgetUsdPerMonth: null,
+    settings: {},
+    ...overrides,
+  }
+}
+
+function requests(
+  service: string,
+  count: number,
+  memoryBytes: number,
+  overrides: Partial<PlacementRequest> = {},
+): PlacementRequest[] {
+  return Array.from({ length: count }, (_, index) => ({
+    id: `${service}/${index + 1}/1`,
+    service,
+    group: service,
+    charge: { cpuMillis: 1, memoryBytes, diskBytes: 0 },
+    rules: {
+      constraints: [],
+      spreadOver: [],
+      maxPerNode: null,
+      affinity: null,
+      tolerates: [],
+      pools: [],
+      strategy: null,
+      platform: null,
+      priority: 50,
+    },
+    hostPorts: [],
+    runtime: 'docker',
+    images: [],
+    volumes: [],
+    home: null,
+    near: [],
+    avoid: [],
+    affinityRequired: false,
+    global: false,
+    ...overrides,
+  }))
+}
+
+function plan(overrides: Partial<CapacityInput>) {
+  return planCapacity({
+    refused: [],
+    nodes: [],
+    reclaimable: [],
+    machines: [],
+    pools: [],
+    handJoined: new Map(),
+    cooling: new Map(),
+    providers: new Set(['p']),
+    config: { maxBuysPerPass: 50, budgetUsdPerMonth: null },
+    nowMs: NOW,
+    ...overrides,
+  })
+}
+
+const poolsOf = (result: ReturnType<typeof plan>) =>
+  result.actions.map((action) => (action.kind === 'buy' ? action.pool : action.nodeId))
+
+describe('capacity', () => {
+  it('M6: buys the cheapest set: one large machine for much, a small one for the rest', () => {
+    const pools = [pool('large', 1000, 0.3), pool('small', 300, 0.1)]
+    expect(poolsOf(plan({ refused: requests('s/a', 12, 100), pools }))).toEqual(['large', 'small'])
+    expect(poolsOf(plan({ refused: requests('s/a', 2, 100), pools }))).toEqual(['small'])
+  })
+
+  it('row 11: of two pools that fit equally the same one is chosen every time', () => {
+    const pools = [pool('b', 300, 0.1), pool('a', 300, 0.1)]
+    expect(poolsOf(plan({ refused: requests('s/a', 1, 100), pools }))).toEqual(['a'])
+    expect(poolsOf(plan({ refused: requests('s/a', 1, 100), pools: [...pools].reverse() }))).toEqual(['a'])
+  })
+
+  it('buys nothing for what fits a node, nothing for global services, nothing from a pool that rests', () => {
+    const nodes = [assumedNode('n', { cpuMillis: 1000, memoryBytes: 1000, diskBytes: 0, slots: 10 })]
+    const pools = [pool('a', 300, 0.1)]
+    expect(plan({ refused: requests('s/a', 1, 100), nodes, pools }).actions).toEqual([])
+    expect(plan({ refused: requests('s/a', 1, 100, { global: true }), pools }).actions).toEqual([])
+    const resting = plan({
+      refused: requests('s/a', 1, 100),
+      pools,
+      cooling: new Map([['a', { untilMs: NOW + 5000, reason: 'x' }]]),
+    })
+    expect(resting.actions).toEqual([])
+    expect(resting.wakeAtMs).toBe(NOW + 5000)
+    expect(resting.blocked.get('s/a/1/1')).toBe('no pool fits, a: rests for 5 s after: x')
+  })
+
+  it('anti-affinity among the refused buys a machine for each', () => {
+    const refused = requests('s/a', 3, 10, { avoid: ['s/a'], affinityRequired: true })
+    expect(poolsOf(plan({ refused, pools: [pool('a', 300, 0.1)] }))).toEqual(['a', 'a', 'a'])
+  })
+
+  it('learns from the node that joined: what its pool promised and did not keep is not bought again', () => {
+    const joined = assumedNode('n', { cpuMillis: 1000, memoryBytes: 80, diskBytes: 0, slots: 10 }, { pool: 'a' })
+    const result = plan({ refused: requests('s/a', 1, 100), nodes: [joined], pools: [pool('a', 300, 0.1)] })
+    expect(result.actions).toEqual([])
+    expect(result.blocked.get('s/a/1/1')).toBe('no pool fits, a: memory')
+  })
+
+  it('safety: within every maximum and the budget, and what is bought holds all that it is bought for', () => {
+    const poolArb = fc.record({
+      memory: fc.integer({ min: 50, max: 500 }),
+      price: fc.integer({ min: 0, max: 20 }),
+      max: fc.integer({ min: 0, max: 4 }),
+      min: fc.integer({ min: 0, max: 1 }),
+      own: fc.constantFrom(null, null, 5, 30),
+    })
+    const groupArb = fc.record({
+      count: fc.integer({ min: 1, max: 10 }),
+      memory: fc.integer({ min: 1, max: 300 }),
+      apart: fc.boolean(),
+    })
+    void fc.assert(
+      fc.property(
+        fc.array(poolArb, { maxLength: 4 }),
+        fc.array(groupArb, { maxLength: 4 }),
+        fc.constantFrom(null, 10, 40),
+        (poolSpecs, groups, limit) => {
+          const pools = poolSpecs.map((spec, index) =>
+            // A minimum is bought whatever it costs, so the budget is tested without one.
+            pool(`p${index}`, spec.memory, spec.price, {
+              max: spec.max,
+              min: limit === null ? spec.min : 0,
+              budgetUsdPerMonth: spec.own,
+            }),
+          )
+          const refused = groups.flatMap((group, index) =>
+            requests(
+              `s/${index}`,
+              group.count,
+              group.memory,
+              group.apart ? { avoid: [`s/${index}`], affinityRequired: true } : {},
+            ),
+          )
+          const result = plan({ refused, pools, config: { maxBuysPerPass: 50, budgetUsdPerMonth: limit } })
+          const bought = new Map<string, number>()
+          const promised = new Set<string>()
+          for (const action of result.actions) {
+            if (action.kind !== 'buy') continue
+            bought.set(action.pool, (bought.get(action.pool) ?? 0) + 1)
+            const source = pools.find((each) => each.name === action.pool) as Pool
+            const holds = refused.filter((request) => action.instances.includes(request.id))
+            expect(planPlacement({ requests: holds, nodes: [assumedNode('x', source.capacity)] }).refusals).toEqual([])
+            for (const id of action.instances) {
+              expect(promised.has(id)).toBe(false)
+              promised.add(id)
+            }
+          }
+          for (const each of pools) expect(bought.get(each.name) ?? 0).toBeLessThanOrEqual(each.max)
+          const budget = budgetOf({ machines: [], pools, limitUsd: limit, nowMs: NOW })
+          const cost = (only?: string) =>
+            pools.reduce(
+              (sum, each) =>
+                sum + (only === undefined || only === each.name ? (bought.get(each.name) ?? 0) * budget.costUsdOf(each) : 0),
+              0,
+            )
+          if (limit !== null) {
+            expect(cost()).toBeLessThanOrEqual(limit)
+            for (const each of pools)
+              if (each.budgetUsdPerMonth !== null) expect(cost(each.name)).toBeLessThanOrEqual(each.budgetUsdPerMonth)
+          }
+          // Liveness: whoever is not served is told why.
+          const full = result.actions.length >= 50
+          for (const { id } of refused)
+            if (!promised.has(id) && !full && limit !== null) expect(result.blocked.has(id)).toBe(true)
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+})

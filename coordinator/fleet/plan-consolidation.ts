@@ -1,0 +1,122 @@
+/**
+ * Which machine can go? The least used node whose instances all fit on the others by placement's own filters, with headroom
+ * left; or, when the budget is overrun, the least used surplus node whether they fit or not. One at a time. Pure.
+ */
+import type { NodeId } from '../../shared/model/identity.ts'
+import type { MachineRecord, Pool } from '../../shared/model/node.ts'
+import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
+import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
+import { planPlacement } from '../placement/plan-placement.ts'
+import { isAlive } from './machine-states.ts'
+
+export interface ConsolidationAction {
+  readonly kind: 'drain'
+  readonly nodeId: NodeId
+  readonly reason: string
+}
+
+export interface ConsolidationInput {
+  readonly nodes: readonly PlacementNode[]
+  /** What runs on a node and would have to move (instances with goal `run`). */
+  readonly requestsOn: (nodeId: NodeId) => readonly PlacementRequest[]
+  /** Nodes with the data of wanted slots, whether or not their instances run at this moment. */
+  readonly keepsData: ReadonlySet<NodeId>
+  readonly machineOf: (nodeId: NodeId) => MachineRecord | undefined
+  readonly machines: readonly MachineRecord[]
+  readonly pools: readonly Pool[]
+  /** Why nothing may be given back now: something is pending, a rollout or drain is under way, nodes are silent. null: it may. */
+  readonly hold: string | null
+  /** The sentence of the overrun budget, or null. */
+  readonly overBudget: string | null
+  readonly minNodeAgeMs: number
+  readonly headroomPercent: number
+}
+
+const HOUR_MS = 3_600_000
+/** A machine billed by the hour goes only in the last minutes of an hour that is paid for anyway. */
+const BILLED_HOUR_TAIL_MS = 600_000
+
+export function planConsolidation(input: ConsolidationInput, nowMs: number): Plan<ConsolidationAction> {
+  const reasons: Reason[] = []
+  let wakeAtMs: number | null = null
+  const say = (subject: string, code: string, text: string) => reasons.push({ subject, code, text })
+  if (input.hold !== null && input.overBudget === null) {
+    say('fleet', 'holds', input.hold)
+    return { actions: [], reasons, wakeAtMs }
+  }
+  const pools = new Map(input.pools.map((pool) => [pool.name, pool]))
+  const alive = new Map<string, number>()
+  for (const machine of input.machines) if (isAlive(machine)) alive.set(machine.pool, (alive.get(machine.pool) ?? 0) + 1)
+
+  const candidates = input.nodes
+    .filter((node) => node.closed === null)
+    .map((node) => ({ node, use: reservedUse(node) }))
+    .sort((a, b) => a.use - b.use || (a.node.id < b.node.id ? -1 : 1))
+  for (const { node } of candidates) {
+    const machine = input.machineOf(node.id)
+    const pool = machine ? pools.get(machine.pool) : undefined
+    if (machine?.phase !== 'joined' || !pool) continue
+    if (pool.static) continue
+    if ((alive.get(pool.name) ?? 0) <= pool.min) {
+      say(node.id, 'minimum', `pool ${pool.name} keeps at least ${pool.min}`)
+      continue
+    }
+    if (node.volumes.size > 0 || input.keepsData.has(node.id)) {
+      say(node.id, 'volume', `holds local volumes${node.volumes.size > 0 ? `: ${[...node.volumes.keys()].join(', ')}` : ''}`)
+      continue
+    }
+    if (input.overBudget !== null)
+      return { actions: [{ kind: 'drain', nodeId: node.id, reason: `budget: ${input.overBudget}` }], reasons, wakeAtMs }
+    const oldEnoughAtMs = (machine.joinedAtMs ?? machine.requestedAtMs) + input.minNodeAgeMs
+    if (nowMs < oldEnoughAtMs) {
+      say(node.id, 'young', `is younger than ${Math.round(input.minNodeAgeMs / 1000)} s`)
+      wakeAtMs = earliest(wakeAtMs, oldEnoughAtMs)
+      continue
+    }
+    if (pool.billing === 'hour') {
+      const intoHourMs = (nowMs - machine.requestedAtMs) % HOUR_MS
+      if (intoHourMs < HOUR_MS - BILLED_HOUR_TAIL_MS) {
+        say(node.id, 'paid-hour', 'its hour is paid for')
+        wakeAtMs = earliest(wakeAtMs, nowMs + HOUR_MS - BILLED_HOUR_TAIL_MS - intoHourMs)
+        continue
+      }
+    }
+    const moving = input.requestsOn(node.id).filter((request) => !request.global)
+    const others = input.nodes.filter((other) => other.id !== node.id).map((other) => withHeadroom(other, input.headroomPercent))
+    const plan = planPlacement({ requests: moving, nodes: others })
+    const stuck = plan.refusals[0]
+    if (stuck) {
+      say(node.id, 'needed', `${stuck.instance} would fit on no other node`)
+      continue
+    }
+    const what =
+      moving.length === 0 ? 'is empty' : `its ${moving.length} instance${moving.length === 1 ? '' : 's'} fit on the others`
+    return { actions: [{ kind: 'drain', nodeId: node.id, reason: `least used node, ${what}` }], reasons, wakeAtMs }
+  }
+  return { actions: [], reasons, wakeAtMs }
+}
+
+/** Reserved share of the node's scarcest resource, 0–1. */
+export function reservedUse(node: PlacementNode): number {
+  const { capacity, free } = node
+  const used = (total: number, rest: number) => (total > 0 ? (total - rest) / total : 0)
+  return Math.max(
+    used(capacity.cpuMillis, free.cpuMillis),
+    used(capacity.memoryBytes, free.memoryBytes),
+    used(capacity.slots, free.slots),
+  )
+}
+
+function withHeadroom(node: PlacementNode, percent: number): PlacementNode {
+  const { capacity, free } = node
+  const keep = percent / 100
+  return {
+    ...node,
+    free: {
+      cpuMillis: free.cpuMillis - capacity.cpuMillis * keep,
+      memoryBytes: free.memoryBytes - capacity.memoryBytes * keep,
+      diskBytes: free.diskBytes - capacity.diskBytes * keep,
+      slots: free.slots,
+    },
+  }
+}

@@ -1,0 +1,40 @@
+/** Why an instance has no place: how many nodes each filter turned away. Pure. */
+
+export interface Rejection {
+  /** Filter with its detail: `memory`, `taint gpu`, `constraint node.labels.disk==ssd`. */
+  readonly label: string
+  readonly count: number
+}
+
+export interface Explanation {
+  /** Nodes looked at; the counts add up to it. */
+  readonly nodes: number
+  /** Most frequent first, then by label. */
+  readonly rejected: readonly Rejection[]
+  /** What is being done about it, e.g. "waiting for machine m-1"; absent when nothing is. */
+  readonly note?: string
+}
+
+export function explanationOf(nodes: number, counts: ReadonlyMap<string, number>): Explanation {
+  const rejected = [...counts].map(([label, count]) => ({ label, count }))
+  rejected.sort((a, b) => b.count - a.count || (a.label < b.label ? -1 : a.label > b.label ? 1 : 0))
+  return { nodes, rejected }
+}
+
+/** "0 of 7 nodes: 3 memory, 2 taint gpu, 2 constraint node.labels.disk==ssd". */
+export function renderExplanation(explanation: Explanation): string {
+  const { nodes, rejected, note } = explanation
+  const base =
+    nodes === 0
+      ? '0 of 0 nodes: no node has joined'
+      : `0 of ${nodes} node${nodes === 1 ? '' : 's'}: ${rejected.map(({ label, count }) => `${count} ${label}`).join(', ')}`
+  return note === undefined ? base : `${base}; ${note}`
+}
+
+/** Equal for explanations that name the same filters, whatever their counts: an event is worth it only when this changes. */
+export function explanationKind(explanation: Explanation): string {
+  return explanation.rejected
+    .map((rejection) => rejection.label)
+    .sort()
+    .join(', ')
+}

@@ -1,0 +1,185 @@
+/**
+ * The cluster as placement sees it, kept up to date node by node: only nodes whose record, assignments or observation changed
+ * are built anew. Reads state and observations, writes nothing.
+ */
+import { type InstanceId, type NodeId, parseInstanceId, type ServiceId, serviceIdOf } from '../../shared/model/identity.ts'
+import type { NodeRecord } from '../../shared/model/node.ts'
+import type { Capacity } from '../../shared/model/resources.ts'
+import { specOfInstance } from '../services/kept-specs.ts'
+import type { InstanceRecord } from '../state/objects.ts'
+import type { NodeObservation, Observed } from '../state/observed.ts'
+import type { Snapshot, State } from '../state/state.ts'
+import type { PlacementNode, PlacementRequest } from './model.ts'
+import { type ChargeOf, DEFAULT_CHARGE, requestOf, reservedCharge, volumesOf } from './requests.ts'
+
+export interface NodeView {
+  /** Every node that has joined, by id. Closed ones carry the reason. */
+  nodes(): readonly PlacementNode[]
+  stop(): void
+}
+
+export function createNodeView(deps: {
+  readonly state: State
+  readonly observed: Observed
+  readonly chargeOf?: ChargeOf
+}): NodeView {
+  const { state, observed } = deps
+  const built = new Map<NodeId, PlacementNode>()
+  const dirty = new Set<NodeId>()
+  const replacements = new Map<string, readonly InstanceId[]>()
+  const replaced = new Map<InstanceId, number>()
+  let all = true
+  let listed: readonly PlacementNode[] | null = null
+
+  const noteReplacements = (objectKey: string, records: readonly InstanceRecord[]) => {
+    const before = replacements.get(objectKey) ?? []
+    const after = records.flatMap((record) => (record.replaces !== null && record.goal === 'run' ? [record.replaces] : []))
+    if (after.length > 0) replacements.set(objectKey, after)
+    else replacements.delete(objectKey)
+    for (const id of after) replaced.set(id, (replaced.get(id) ?? 0) + 1)
+    for (const id of before) {
+      const count = (replaced.get(id) ?? 0) - 1
+      if (count > 0) replaced.set(id, count)
+      else replaced.delete(id)
+    }
+    for (const id of [...before, ...after]) {
+      const nodeId = state.snapshot.instances().get(id)?.nodeId
+      if (nodeId) dirty.add(nodeId)
+    }
+  }
+  for (const [key, service] of state.snapshot.all('service')) noteReplacements(`service\n${key}`, service.pending)
+  for (const [key, assignments] of state.snapshot.all('assignments'))
+    noteReplacements(`assignments\n${key}`, assignments.instances)
+
+  const unsubscribers = [
+    state.onChange(({ keys }) => {
+      for (const { kind, key } of keys) {
+        if (kind === 'node' || kind === 'assignments') dirty.add(key)
+        if (kind === 'assignments') noteReplacements(`${kind}\n${key}`, state.snapshot.get('assignments', key)?.instances ?? [])
+        if (kind === 'service') noteReplacements(`${kind}\n${key}`, state.snapshot.get('service', key)?.pending ?? [])
+      }
+    }),
+    observed.onChange(({ nodes }) => {
+      for (const id of nodes) dirty.add(id)
+    }),
+  ]
+
+  return {
+    nodes() {
+      if (all) for (const id of state.snapshot.all('node').keys()) dirty.add(id)
+      all = false
+      if (dirty.size === 0 && listed) return listed
+      for (const id of dirty) {
+        const record = state.snapshot.get('node', id)
+        if (!record) built.delete(id)
+        else built.set(id, placementNodeOf(record, state.snapshot, observed.node(id), replaced, deps.chargeOf))
+      }
+      dirty.clear()
+      listed = [...built.values()].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
+      return listed
+    },
+    stop() {
+      for (const unsubscribe of unsubscribers) unsubscribe()
+    },
+  }
+}
+
+/** The request of an instance record, or null when its specification is gone. `home` is where its slot's volumes are. */
+export function requestOfRecord(record: InstanceRecord, snapshot: Snapshot, chargeOf?: ChargeOf): PlacementRequest | null {
+  const identity = parseInstanceId(record.id)
+  if (!identity) return null
+  const spec = specOfInstance(snapshot.get('app', identity.app), record)
+  if (!spec) return null
+  const home = volumesOf(identity.app, spec.unit).length > 0 ? homeOf(record, snapshot) : null
+  return requestOf(record.id, {
+    app: identity.app,
+    spec,
+    revision: record.revision,
+    home,
+    ...(chargeOf ? { chargeOf } : {}),
+  })
+}
+
+/**
+ * The node with the data of its slot: where an earlier generation is, or was as the service's record remembers. null: there is
+ * none, or the node that had it has left the cluster.
+ */
+function homeOf(record: InstanceRecord, snapshot: Snapshot): NodeId | null {
+  const slot = parseInstanceId(record.id)?.slot
+  let home: InstanceRecord | null = null
+  for (const other of snapshot.instancesOf(serviceIdOf(record.id))) {
+    const identity = parseInstanceId(other.id)
+    if (other.id === record.id || other.nodeId === null || identity?.slot !== slot) continue
+    if (home === null || (parseInstanceId(home.id)?.generation ?? 0) < (identity?.generation ?? 0)) home = other
+  }
+  const nodeId = home?.nodeId ?? snapshot.get('service', serviceIdOf(record.id))?.homes?.[slot ?? 0]
+  return nodeId !== undefined && nodeId !== null && snapshot.get('node', nodeId) !== undefined ? nodeId : null
+}
+
+/** Why a node takes no instances, or null when it does. Not observed since the coordinator's start is `not reported yet`. */
+export function closedReason(record: NodeRecord, observation: NodeObservation | undefined): string | null {
+  const liveness = observation?.liveness ?? 'unknown'
+  if (liveness !== 'live') return liveness === 'unknown' ? 'not reported yet' : liveness
+  return record.availability === 'active' ? null : record.availability
+}
+
+function placementNodeOf(
+  record: NodeRecord,
+  snapshot: Snapshot,
+  observation: NodeObservation | undefined,
+  replaced: ReadonlyMap<InstanceId, number>,
+  chargeOf: ChargeOf = reservedCharge,
+): PlacementNode {
+  const services = new Map<ServiceId, number>()
+  const repels = new Set<ServiceId>()
+  const hostPorts = new Set<string>()
+  const volumes = new Map<string, Set<ServiceId>>()
+  const images = new Set<string>()
+  let { cpuMillis, memoryBytes, diskBytes, slots } = record.capacity
+  for (const instance of snapshot.get('assignments', record.id)?.instances ?? []) {
+    const request = requestOfRecord(instance, snapshot, chargeOf)
+    const charge = request?.charge ?? DEFAULT_CHARGE
+    // What stops still holds its resources and ports until it is gone; for spreading it counts no more.
+    cpuMillis -= charge.cpuMillis
+    memoryBytes -= charge.memoryBytes
+    diskBytes -= charge.diskBytes
+    slots -= 1
+    const service = serviceIdOf(instance.id)
+    const counts = instance.goal === 'run' && !replaced.has(instance.id)
+    if (counts) services.set(service, (services.get(service) ?? 0) + 1)
+    if (!request) continue
+    for (const port of request.hostPorts) hostPorts.add(port)
+    for (const image of request.images) images.add(image)
+    for (const volume of request.volumes) volumes.set(volume, (volumes.get(volume) ?? new Set()).add(service))
+    if (counts && request.affinityRequired) for (const other of request.avoid) repels.add(other)
+  }
+  return {
+    id: record.id,
+    hostname: record.hostname,
+    labels: record.labels,
+    engineLabels: record.engineLabels,
+    taints: record.taints,
+    platform: record.platform,
+    runtimes: record.runtimes,
+    pool: record.pool,
+    provider: record.provider,
+    zone: record.zone,
+    capacity: record.capacity,
+    free: { cpuMillis, memoryBytes, diskBytes, slots },
+    closed: closedReason(record, observation),
+    services,
+    repels,
+    hostPorts,
+    volumes,
+    images,
+    measuredUse: measuredUseOf(record.capacity, observation),
+  }
+}
+
+/** Reports are untrusted: what is no finite number counts as not reported (fault row 13). */
+function measuredUseOf(capacity: Capacity, observation: NodeObservation | undefined): number | null {
+  const use = observation?.use
+  if (!use || capacity.cpuMillis <= 0 || capacity.memoryBytes <= 0) return null
+  const share = Math.max(use.cpuMillis / capacity.cpuMillis, use.memoryBytes / capacity.memoryBytes)
+  return Number.isFinite(share) ? Math.min(1, Math.max(0, share)) : null
+}

@@ -1,0 +1,234 @@
+/**
+ * Gives waiting instances a node: collects `ServiceRecord.pending`, plans, commits moves into `NodeAssignments`. An instance
+ * is in exactly one of the two objects at any time, because both change in one commit. What fits nowhere stays pending; why is
+ * kept in memory, since it follows from state and observations.
+ */
+import type { Clock } from '../../shared/clock.ts'
+import { RetryableError } from '../../shared/errors.ts'
+import type { Logger } from '../../shared/logger.ts'
+import { createLoop, type Loop } from '../../shared/loop.ts'
+import { type InstanceId, type NodeId, parseInstanceId, serviceIdOf } from '../../shared/model/identity.ts'
+import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
+import type { Observed } from '../state/observed.ts'
+import type { Snapshot, State } from '../state/state.ts'
+import { MAX_COMMIT_BYTES, MAX_COMMIT_OPERATIONS } from '../state/store.ts'
+import { type Explanation, explanationKind, renderExplanation } from './explain.ts'
+import { DEFAULT_PLACEMENT_OPTIONS, type PlacementNode, type PlacementOptions, type PlacementRequest } from './model.ts'
+import { createNodeView, requestOfRecord } from './node-view.ts'
+import { type Assignment, planPlacement, type Refusal } from './plan-placement.ts'
+import type { ChargeOf } from './requests.ts'
+
+export interface PlacementLoop extends Loop {
+  /** Why an instance waits; null when it does not, or was not looked at yet. */
+  explanation(instance: InstanceId): Explanation | null
+  /** Everything that fits nowhere at present, by instance id. */
+  refusals(): readonly Refusal[]
+  /** Called after each pass in which the refusals changed; returns the unsubscriber. */
+  onRefusals(listener: () => void): () => void
+  /** Nodes as placement sees them now. */
+  nodes(): readonly PlacementNode[]
+}
+
+export interface PlacementLoopDeps {
+  readonly state: State
+  readonly observed: Observed
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly config?: Partial<PlacementOptions>
+  readonly chargeOf?: ChargeOf
+}
+
+/** Room below the store's limit for keys, versions and punctuation that the estimate leaves out. */
+const CHUNK_BYTES = MAX_COMMIT_BYTES - 50_000
+/** Slots of one service whose data's place is remembered beside those of its instances. */
+const MAX_HOMES = 1_000
+/** Instances named in one `instance.unplaced` event. */
+const NAMED_PER_EVENT = 50
+
+export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
+  const { state, observed, clock } = deps
+  const logger = deps.logger.with({ loop: 'placement' })
+  const options: PlacementOptions = { ...DEFAULT_PLACEMENT_OPTIONS, ...deps.config }
+  const view = createNodeView(deps)
+  const listeners = new Set<() => void>()
+  let refused = new Map<InstanceId, Refusal>()
+  let unsubscribers: (() => void)[] = []
+
+  const pendingRequests = (): PlacementRequest[] => {
+    const requests: PlacementRequest[] = []
+    for (const service of state.snapshot.all('service').values()) {
+      for (const record of service.pending) {
+        if (record.goal !== 'run' || state.snapshot.get('app', parseInstanceId(record.id)?.app ?? '')?.removing) continue
+        const request = requestOfRecord(record, state.snapshot, deps.chargeOf)
+        if (request) requests.push(request)
+      }
+    }
+    return requests
+  }
+
+  const run = async (signal: AbortSignal) => {
+    const requests = pendingRequests()
+    const plan = planPlacement({ requests, nodes: requests.length > 0 ? view.nodes() : [], options })
+    let again = false
+    for (let rest = plan.assignments; rest.length > 0 && !signal.aborted; ) {
+      const { size, change } = nextChunk(state, rest, clock.now(), options)
+      rest = rest.slice(size)
+      const outcome = await state.commit(change)
+      if (outcome.kind === 'committed') continue
+      if (outcome.kind !== 'conflict')
+        throw new RetryableError(`placement could not be stored: ${outcome.kind}: ${outcome.detail}`)
+      again = true
+    }
+    await recordRefusals(plan.refusals)
+    return again ? clock.now() : null
+  }
+
+  const recordRefusals = async (refusals: readonly Refusal[]) => {
+    const news = new Map<string, Refusal[]>()
+    for (const refusal of refusals) {
+      const kind = explanationKind(refusal.explanation)
+      const before = refused.get(refusal.instance)
+      if (before && explanationKind(before.explanation) === kind) continue
+      const key = `${refusal.request.group}\n${kind}`
+      const same = news.get(key)
+      if (same) same.push(refusal)
+      else news.set(key, [refusal])
+    }
+    const changed = news.size > 0 || refusals.length !== refused.size
+    refused = new Map(refusals.map((refusal) => [refusal.instance, refusal]))
+    if (news.size > 0) {
+      const change = state.change()
+      for (const group of news.values()) {
+        const [first] = group as [Refusal]
+        const text = renderExplanation(first.explanation)
+        const more = group.length > 1 ? ` and ${group.length - 1} more of ${first.request.service}` : ''
+        change.event({
+          actor: 'placement',
+          type: 'instance.unplaced',
+          subject: first.instance,
+          message: `${first.instance}${more}: ${text}`,
+          severity: 'warning',
+          data: { instances: group.slice(0, NAMED_PER_EVENT).map((refusal) => refusal.instance), count: group.length },
+        })
+        logger.info('instances fit nowhere', { service: first.request.service, count: group.length, reason: text })
+      }
+      const outcome = await state.commit(change)
+      if (outcome.kind !== 'committed') logger.warn('refusals were not recorded', { outcome: outcome.kind })
+    }
+    if (changed) for (const listener of [...listeners]) listener()
+  }
+
+  const loop = createLoop({ name: 'placement', clock, logger, run })
+  return {
+    name: 'placement',
+    start() {
+      if (unsubscribers.length > 0) return
+      unsubscribers = [
+        state.onChange(({ kinds }) => {
+          if (kinds.has('service') || kinds.has('assignments') || kinds.has('node') || kinds.has('app')) loop.poke()
+        }),
+        observed.onChange(({ nodes, useOnly }) => {
+          if (!useOnly && nodes.size > 0) loop.poke()
+        }),
+      ]
+      loop.start()
+    },
+    poke: () => loop.poke(),
+    async stop() {
+      for (const unsubscribe of unsubscribers) unsubscribe()
+      unsubscribers = []
+      await loop.stop()
+    },
+    explanation: (instance) => refused.get(instance)?.explanation ?? null,
+    refusals: () => [...refused.values()],
+    onRefusals(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    nodes: () => view.nodes(),
+  }
+}
+
+/**
+ * The change for as many assignments, from the first on, as one commit holds. Built against the snapshot of this moment: what
+ * is no longer pending, or whose node closed meanwhile, is left out and planned again.
+ */
+function nextChunk(state: State, assignments: readonly Assignment[], atMs: number, options: PlacementOptions) {
+  const { snapshot } = state
+  const moves = new Map<string, Assignment[]>()
+  const services = new Set<string>()
+  let bytes = 0
+  let size = 0
+  for (const assignment of assignments) {
+    const service = serviceIdOf(assignment.instance)
+    const newService = !services.has(service)
+    const newNode = !moves.has(assignment.node)
+    const operations = services.size + moves.size + (newService ? 1 : 0) + (newNode ? 1 : 0)
+    let more = 400
+    if (newService) more += byteLength(snapshot.get('service', service))
+    if (newNode) more += byteLength(snapshot.get('assignments', assignment.node))
+    if (size > 0 && (operations > MAX_COMMIT_OPERATIONS || bytes + more > CHUNK_BYTES)) break
+    bytes += more
+    size += 1
+    services.add(service)
+    const onNode = moves.get(assignment.node)
+    if (onNode) onNode.push(assignment)
+    else moves.set(assignment.node, [assignment])
+  }
+
+  const change = state.change()
+  const moved = new Set<InstanceId>()
+  const homes = new Map<string, Record<string, NodeId>>()
+  const waiting = new Map<InstanceId, InstanceRecord>()
+  for (const id of services)
+    for (const record of snapshot.get('service', id)?.pending ?? []) if (record.goal === 'run') waiting.set(record.id, record)
+  for (const [nodeId, onNode] of moves) {
+    if (snapshot.get('node', nodeId)?.availability !== 'active') continue
+    const present = snapshot.get('assignments', nodeId)?.instances ?? []
+    const added = onNode.flatMap((assignment) => {
+      const record = waiting.get(assignment.instance)
+      if (!record) return []
+      moved.add(record.id)
+      if (assignment.request.volumes.length > 0 && !assignment.request.global) {
+        const service = serviceIdOf(record.id)
+        homes.set(service, { ...homes.get(service), [parseInstanceId(record.id)?.slot ?? 0]: nodeId })
+      }
+      change.event({
+        actor: 'placement',
+        type: 'instance.placed',
+        subject: record.id,
+        message: `${record.id} goes to ${nodeId}: ${placedReason(assignment, options)}`,
+        severity: 'info',
+        data: { node: nodeId },
+      })
+      return [{ ...record, nodeId, placedAtMs: atMs }]
+    })
+    if (added.length > 0) change.put('assignments', nodeId, { nodeId, instances: [...present, ...added] })
+  }
+  for (const id of services) {
+    const service = snapshot.get('service', id)
+    if (!service) continue
+    const pending = service.pending.filter((record) => !moved.has(record.id))
+    const moves = homes.get(id)
+    if (pending.length < service.pending.length)
+      change.put('service', id, { ...service, pending, ...(moves ? { homes: homesWith(service, moves, snapshot) } : {}) })
+  }
+  return { size, change }
+}
+
+/** Data stays where it is when its instance is gone: the next generation of the slot has to go there (bounded). */
+function homesWith(service: ServiceRecord, moves: Readonly<Record<string, NodeId>>, snapshot: Snapshot): Record<string, NodeId> {
+  const there = Object.entries(service.homes ?? {}).filter(
+    ([slot, nodeId]) => !(slot in moves) && snapshot.get('node', nodeId) !== undefined,
+  )
+  return { ...Object.fromEntries(there.slice(-MAX_HOMES)), ...moves }
+}
+
+function placedReason({ request, siblings, use }: Assignment, options: PlacementOptions): string {
+  const strategy = request.rules.strategy ?? options.strategy
+  return `${strategy}, ${siblings} of ${request.service} there before, ${Math.round(use * 100)} % reserved with it`
+}
+
+function byteLength(value: unknown): number {
+  return value === undefined ? 100 : Buffer.byteLength(JSON.stringify(value))
+}

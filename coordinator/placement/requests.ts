@@ -1,0 +1,85 @@
+/** From a service's specification to what placement asks of a node. Pure. */
+import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
+import { type InstanceId, type NodeId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
+import type { UnitSpec } from '../../shared/model/unit.ts'
+import type { Charge, PlacementRequest } from './model.ts'
+
+/**
+ * Charged where a service reserves nothing: enough that a node does not fill with hundreds of free riders, little enough that
+ * a small node takes a dozen. Learned use will take its place.
+ */
+export const DEFAULT_CHARGE: Charge = { cpuMillis: 50, memoryBytes: 64 * 2 ** 20, diskBytes: 0 }
+
+/** What an instance of the unit is charged for, each dimension that is not reserved by default. The seam for learned use. */
+export type ChargeOf = (service: ServiceId, unit: UnitSpec) => Charge
+
+export const reservedCharge: ChargeOf = (_service, unit) => ({
+  cpuMillis: unit.reservations.cpuMillis > 0 ? unit.reservations.cpuMillis : DEFAULT_CHARGE.cpuMillis,
+  memoryBytes: unit.reservations.memoryBytes > 0 ? unit.reservations.memoryBytes : DEFAULT_CHARGE.memoryBytes,
+  diskBytes: DEFAULT_CHARGE.diskBytes,
+})
+
+export interface RequestContext {
+  readonly app: string
+  readonly spec: ServiceSpec
+  readonly revision: number
+  /** Node that holds this slot's volumes already. */
+  readonly home: NodeId | null
+  readonly chargeOf?: ChargeOf
+}
+
+export function requestOf(id: InstanceId, context: RequestContext): PlacementRequest {
+  const { app, spec, revision, home } = context
+  const service = serviceId(app, spec.name)
+  const { affinity } = spec.placement
+  const volumes = volumesOf(app, spec.unit)
+  const isGlobal = spec.mode === 'global'
+  // One per node: whichever slot it has, its data is that of its node.
+  const boundTo = volumes.length > 0 && !isGlobal ? home : null
+  const resolve = (name: string) => (name.includes('/') ? name : serviceId(app, name))
+  return {
+    id,
+    service,
+    group: `${service}@${revision}@${boundTo ?? ''}`,
+    charge: (context.chargeOf ?? reservedCharge)(service, spec.unit),
+    rules: isGlobal ? { ...spec.placement, maxPerNode: 1 } : spec.placement,
+    hostPorts: hostPortsOf(spec.unit),
+    runtime: spec.unit.runtime,
+    images: imagesOf(spec.unit),
+    volumes,
+    home: boundTo,
+    near: (affinity?.near ?? []).map(resolve),
+    avoid: (affinity?.avoid ?? []).map(resolve),
+    affinityRequired: affinity?.required ?? false,
+    global: isGlobal,
+  }
+}
+
+/** `80/tcp` for each port that an instance takes on its own node. */
+export function hostPortsOf(unit: UnitSpec): readonly string[] {
+  return unit.published
+    .filter((port) => port.mode === 'host')
+    .map((port) => `${port.port}/${port.protocol === 'udp' ? 'udp' : 'tcp'}`)
+}
+
+export function imagesOf(unit: UnitSpec): readonly string[] {
+  return unit.containers.map((container) => container.image).filter((image) => image !== '')
+}
+
+/** Named volumes as `app/volume`: data that lies on one node. */
+export function volumesOf(app: string, unit: UnitSpec): readonly string[] {
+  const names = new Set<string>()
+  for (const container of unit.containers)
+    for (const mount of container.mounts) if (mount.kind === 'volume' && mount.source !== '') names.add(`${app}/${mount.source}`)
+  return [...names].sort()
+}
+
+/** Requests for every replica of an app that does not run yet, slot by slot (`global` services: one per node given). */
+export function requestsOfApp(app: AppSpec, nodeCount: number): readonly PlacementRequest[] {
+  return app.services.flatMap((spec) => {
+    const count = spec.mode === 'global' ? nodeCount : Math.max(spec.replicas, spec.scale?.min ?? 0)
+    return Array.from({ length: count }, (_, index) =>
+      requestOf(`${app.name}/${spec.name}/${index + 1}/1`, { app: app.name, spec, revision: 1, home: null }),
+    )
+  })
+}

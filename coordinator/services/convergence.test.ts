@@ -1,0 +1,458 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { parseInstanceId } from '../../shared/model/identity.ts'
+import { type ModelCluster, modelCluster } from '../../test/builders/model-cluster.ts'
+import { anAppSpec, aRestartPolicy, aContainerSpec, aServiceSpec, anUpdate, aUnitSpec } from '../../test/builders/specs.ts'
+import type { ServiceSpec } from '../../shared/model/app.ts'
+import { removeApp, rollbackApp, scaleService } from './deploy.ts'
+
+const WEB = 'shop/web'
+const spec = (fields: Partial<ServiceSpec> = {}) =>
+  anAppSpec({ services: [aServiceSpec({ update: anUpdate({ monitorMs: 2_000 }), ...fields })] })
+const slots = (cluster: ModelCluster, service = WEB) =>
+  cluster.runs(service).map((record) => parseInstanceId(record.id)?.slot ?? 0)
+const types = async (cluster: ModelCluster) => (await cluster.state.events({ limit: 1000 })).map((event) => event.type)
+
+describe('services loop', () => {
+  it('brings an app up, scales it, and takes it down without a trace', async () => {
+    const cluster = await modelCluster(3)
+    await cluster.deploy(spec({ replicas: 3 }))
+    await cluster.run(5)
+    expect(cluster.ready(WEB)).toHaveLength(3)
+    await cluster.state.commit(scaleService(cluster.state, { app: 'shop', service: 'web', count: 5, by: 't' }).change)
+    await cluster.run(5)
+    expect(slots(cluster).sort()).toEqual([1, 2, 3, 4, 5])
+    await cluster.state.commit(scaleService(cluster.state, { app: 'shop', service: 'web', count: 2, by: 't' }).change)
+    await cluster.run(6)
+    expect(slots(cluster)).toHaveLength(2)
+    await cluster.state.commit(removeApp(cluster.state, { name: 'shop', by: 't' }).change)
+    await cluster.run(6)
+    expect([...cluster.state.snapshot.instances().keys()]).toEqual([])
+    expect(cluster.state.snapshot.all('app').size + cluster.state.snapshot.all('service').size).toBe(0)
+    await cluster.stop()
+    expect(cluster.clock.pendingTimers).toBe(0)
+  })
+
+  it('I2: an app that was removed and is deployed again repeats no identity', async () => {
+    const cluster = await modelCluster(2)
+    await cluster.state.commit(
+      cluster.state.change().put('cluster', 'cluster', { id: 'c-1', createdAtMs: cluster.clock.now(), meshSecret: '' }),
+    )
+    const used = new Set<string>()
+    for (let round = 0; round < 2; round += 1) {
+      await cluster.deploy(spec({ replicas: 2 }))
+      await cluster.run(5)
+      expect(cluster.ready(WEB)).toHaveLength(2)
+      for (const { id } of cluster.runs(WEB)) {
+        expect(used).not.toContain(id)
+        used.add(id)
+      }
+      await cluster.state.commit(removeApp(cluster.state, { name: 'shop', by: 't' }).change)
+      await cluster.run(6)
+      expect(cluster.state.snapshot.all('service').size).toBe(0)
+    }
+    await cluster.stop()
+  })
+
+  it('updates start-first without ever having fewer ready instances than wanted', async () => {
+    const cluster = await modelCluster(3)
+    await cluster.deploy(spec({ replicas: 4 }))
+    await cluster.run(6)
+    cluster.watch = () => expect(cluster.ready(WEB).length).toBeGreaterThanOrEqual(4)
+    await cluster.deploy(spec({ replicas: 4, specHash: 'v2' }))
+    await cluster.run(60)
+    expect(new Set(cluster.runs(WEB).map((record) => record.specHash))).toEqual(new Set(['v2']))
+    expect(slots(cluster)).toHaveLength(4)
+    expect(cluster.state.snapshot.get('service', WEB)?.rollout?.phase).toBe('completed')
+    expect(await types(cluster)).toContain('rollout.completed')
+    await cluster.stop()
+  })
+
+  it('updates stop-first without two generations of a slot beside each other', async () => {
+    const cluster = await modelCluster(2)
+    const update = anUpdate({ order: 'stop-first', monitorMs: 0 })
+    await cluster.deploy(spec({ replicas: 2, update }))
+    await cluster.run(6)
+    cluster.watch = () =>
+      expect(
+        [...cluster.running.values()].flatMap((m) => [...m.values()].filter((p) => p !== 'stopped')).length,
+      ).toBeLessThanOrEqual(2)
+    await cluster.deploy(spec({ replicas: 2, update, specHash: 'v2' }))
+    await cluster.run(40)
+    expect(cluster.runs(WEB).map((record) => record.specHash)).toEqual(['v2', 'v2'])
+    expect(cluster.state.snapshot.get('service', WEB)?.rollout?.phase).toBe('completed')
+    await cluster.stop()
+  })
+
+  it('row 44: a bad rollout stops and goes back, the old instances stay untouched', async () => {
+    const cluster = await modelCluster(3)
+    await cluster.deploy(spec({ replicas: 3, specHash: 'v1' }))
+    await cluster.run(6)
+    const before = cluster.ready(WEB).sort()
+    cluster.badHashes.add('v2')
+    cluster.watch = () => expect(cluster.ready(WEB)).toEqual(expect.arrayContaining(before))
+    await cluster.deploy(spec({ replicas: 3, specHash: 'v2' }))
+    await cluster.run(30)
+    const app = cluster.state.snapshot.get('app', 'shop')
+    expect(app?.revision).toBe(3)
+    expect(app?.spec.services[0]?.specHash).toBe('v1')
+    expect(app?.history[0]?.failedReason).toContain('failed')
+    expect(cluster.ready(WEB).sort()).toEqual(before)
+    expect(cluster.runs(WEB)).toHaveLength(3)
+    expect((await types(cluster)).filter((type) => type === 'app.rolled-back')).toHaveLength(1)
+    // The revision that failed is not what a manual rollback returns to.
+    expect(() => rollbackApp(cluster.state, { name: 'shop', by: 't' }, 0)).toThrow(/kept are 2, 1/)
+    await cluster.stop()
+  })
+
+  it('row 44: two bad deploys in a row lead back to what ran before both', async () => {
+    const cluster = await modelCluster(3)
+    await cluster.deploy(spec({ replicas: 2, specHash: 'v1' }))
+    await cluster.run(6)
+    cluster.badHashes.add('v2').add('v3')
+    await cluster.deploy(spec({ replicas: 2, specHash: 'v2' }))
+    await cluster.deploy(spec({ replicas: 2, specHash: 'v3' }))
+    await cluster.run(30)
+    expect(cluster.state.snapshot.get('app', 'shop')?.spec.services[0]?.specHash).toBe('v1')
+    expect(cluster.ready(WEB)).toHaveLength(2)
+    await cluster.stop()
+  })
+
+  it('an instance that proved itself is not blamed for a moment of bad health late in a long rollout', async () => {
+    const cluster = await modelCluster(3)
+    const update = anUpdate({ monitorMs: 10_000, progressDeadlineMs: 15_000 })
+    await cluster.deploy(spec({ replicas: 4, specHash: 'v1', update }))
+    await cluster.run(6)
+    await cluster.deploy(spec({ replicas: 4, specHash: 'v2', update }))
+    await cluster.run(30)
+    expect(cluster.state.snapshot.get('service', WEB)?.rollout?.phase).toBe('progressing')
+    const first = cluster.runs(WEB).find((record) => record.specHash === 'v2')
+    const seen = cluster.observed.instance(first?.id ?? '')
+    if (seen === undefined) throw new Error('the first new instance is not there')
+    for (const healthy of [false, true]) {
+      cluster.observed.setInstance({ ...seen, healthy })
+      await cluster.run(3)
+    }
+    await cluster.run(60)
+    expect(cluster.state.snapshot.get('app', 'shop')?.revision).toBe(2)
+    expect(new Set(cluster.runs(WEB).map((record) => record.specHash))).toEqual(new Set(['v2']))
+    // One that stays unwell is still to blame, after as long as it had at first.
+    await cluster.deploy(spec({ replicas: 4, specHash: 'v3', update }))
+    await cluster.run(30)
+    const bad = cluster.runs(WEB).find((record) => record.specHash === 'v3')
+    const sick = cluster.observed.instance(bad?.id ?? '')
+    if (sick === undefined) throw new Error('the first new instance is not there')
+    cluster.observed.setInstance({ ...sick, healthy: false })
+    await cluster.run(17)
+    expect(cluster.state.snapshot.get('app', 'shop')?.spec.services[0]?.specHash).toBe('v2')
+    await cluster.stop()
+  })
+
+  it('replaces what a lost node ran, and row 25: its return leaves one copy', async () => {
+    const cluster = await modelCluster(3)
+    await cluster.deploy(spec({ replicas: 3 }))
+    await cluster.run(5)
+    await cluster.setNode('n-2', { up: false })
+    await cluster.run(5)
+    expect(cluster.ready(WEB)).toHaveLength(3)
+    await cluster.setNode('n-2', { up: true })
+    await cluster.run(5)
+    expect(cluster.ready(WEB)).toHaveLength(3)
+    expect(cluster.state.snapshot.instances().size).toBe(3)
+    await cluster.stop()
+  })
+
+  it('row 25: a node that comes back before its replacements found a place just goes on', async () => {
+    const cluster = await modelCluster(1)
+    await cluster.deploy(spec({ replicas: 2 }))
+    await cluster.run(5)
+    const before = cluster.ready(WEB).sort()
+    await cluster.setNode('n-1', { up: false })
+    await cluster.run(30)
+    expect(cluster.state.snapshot.get('service', WEB)?.pending).toHaveLength(2)
+    await cluster.setNode('n-1', { up: true })
+    cluster.watch = () => expect(cluster.ready(WEB).sort()).toEqual(expect.arrayContaining(before))
+    await cluster.run(10)
+    expect(cluster.ready(WEB).sort()).toEqual(before)
+    expect(cluster.state.snapshot.instances().size).toBe(2)
+    await cluster.stop()
+  })
+
+  it('row 25: a replacement that fails beside a lost instance is tried again ever more slowly', async () => {
+    const cluster = await modelCluster(2)
+    await cluster.deploy(spec({ specHash: 'v1' }))
+    await cluster.run(5)
+    cluster.badHashes.add('v1')
+    await cluster.setNode(cluster.runs(WEB)[0]?.nodeId ?? '', { up: false })
+    await cluster.run(300)
+    const last = cluster.state.snapshot.get('service', WEB)?.generations[1] ?? 0
+    expect(last).toBeGreaterThan(2)
+    expect(last).toBeLessThan(9)
+    await cluster.stop()
+  })
+
+  describe('with data on its node', () => {
+    const mount = { kind: 'volume' as const, source: 'data', target: '/data', readOnly: false }
+    const keeper = (fields: Partial<ServiceSpec> = {}) =>
+      spec({ unit: aUnitSpec({ containers: [aContainerSpec({ mounts: [mount] })] }), ...fields })
+
+    it('an instance waits for its lost node instead of beginning anew without its data', async () => {
+      const cluster = await modelCluster(3)
+      await cluster.deploy(keeper())
+      await cluster.run(5)
+      const [record] = cluster.runs(WEB)
+      await cluster.setNode(record?.nodeId ?? '', { up: false })
+      await cluster.run(120)
+      expect(cluster.state.snapshot.instances().size).toBe(1)
+      await cluster.setNode(record?.nodeId ?? '', { up: true })
+      await cluster.run(5)
+      expect(cluster.ready(WEB)).toEqual([record?.id])
+      await cluster.stop()
+    })
+
+    it('no two generations of a slot run beside each other, though it is stopped and wanted again at once', async () => {
+      const cluster = await modelCluster(1)
+      await cluster.deploy(keeper({ replicas: 2 }))
+      await cluster.run(5)
+      const here = () => [...(cluster.running.get('n-1')?.entries() ?? [])].filter(([, phase]) => phase !== 'stopped')
+      cluster.watch = () => expect(here().length).toBeLessThanOrEqual(2)
+      for (const count of [1, 2]) {
+        await cluster.state.commit(scaleService(cluster.state, { app: 'shop', service: 'web', count, by: 't' }).change)
+        await cluster.run(1)
+      }
+      await cluster.run(10)
+      expect(cluster.ready(WEB)).toHaveLength(2)
+      await cluster.stop()
+    })
+  })
+
+  it('row 18: nothing is replaced for silence of a node that is only unknown, suspect, or lost while frozen', async () => {
+    const cluster = await modelCluster(3)
+    await cluster.deploy(spec({ replicas: 3 }))
+    await cluster.run(5)
+    const before = [...cluster.state.snapshot.instances().keys()].sort()
+    cluster.observed.setFrozen({ reason: 'too many', untilMs: cluster.clock.now() + 600_000 })
+    await cluster.setNode('n-1', { up: false })
+    await cluster.setNode('n-2', { up: false })
+    await cluster.crashCoordinator()
+    await cluster.run(120)
+    expect([...cluster.state.snapshot.instances().keys()].sort()).toEqual(before)
+    await cluster.stop()
+  })
+
+  it('row 24: a strict singleton is replaced only after its agent must have stopped it', async () => {
+    const cluster = await modelCluster(2)
+    await cluster.deploy(spec({ unit: aUnitSpec({ singletonStrictMs: 60_000, stopGraceMs: 10_000 }) }))
+    await cluster.run(5)
+    const home = cluster.runs(WEB)[0]?.nodeId ?? ''
+    await cluster.setNode(home, { up: false })
+    await cluster.run(80)
+    expect(cluster.state.snapshot.instances().size).toBe(1)
+    await cluster.run(10)
+    expect(cluster.ready(WEB)).toEqual(['shop/web/1/2'])
+    await cluster.stop()
+  })
+
+  it('row 42: two overlapping drains of a service with two instances never leave fewer than two ready', async () => {
+    const cluster = await modelCluster(4)
+    await cluster.deploy(spec({ replicas: 2 }))
+    await cluster.run(5)
+    cluster.watch = () => expect(cluster.ready(WEB).length).toBeGreaterThanOrEqual(2)
+    for (const record of cluster.runs(WEB)) await cluster.setNode(record.nodeId ?? '', { availability: 'draining' })
+    await cluster.run(20)
+    expect(cluster.runs(WEB).map((record) => cluster.state.snapshot.get('node', record.nodeId ?? '')?.availability)).toEqual([
+      'active',
+      'active',
+    ])
+    expect(cluster.state.snapshot.instances().size).toBe(2)
+    await cluster.stop()
+  })
+
+  it('row 43: a drain that finds no place keeps its instances; taken back, nothing is left of it', async () => {
+    const cluster = await modelCluster(1)
+    await cluster.deploy(spec())
+    await cluster.run(5)
+    await cluster.setNode('n-1', { availability: 'draining' })
+    await cluster.run(30)
+    expect(cluster.ready(WEB)).toEqual(['shop/web/1/1'])
+    await cluster.setNode('n-1', { availability: 'active' })
+    await cluster.run(5)
+    expect([...cluster.state.snapshot.instances().keys()]).toEqual(['shop/web/1/1'])
+    await cluster.stop()
+  })
+
+  it('row 22: an instance that keeps failing is tried again ever more slowly', async () => {
+    const cluster = await modelCluster(2)
+    cluster.badHashes.add('v1')
+    await cluster.deploy(spec({ specHash: 'v1' }))
+    await cluster.run(600)
+    const generation = parseInstanceId(cluster.runs(WEB)[0]?.id ?? '')?.generation ?? 0
+    expect(generation).toBeGreaterThan(3)
+    expect(generation).toBeLessThan(10)
+    await cluster.stop()
+  })
+
+  it('a dependant waits until what it depends on is ready, or its job is done', async () => {
+    const cluster = await modelCluster(2)
+    const job = aUnitSpec({ containers: [aContainerSpec({ restart: aRestartPolicy({ condition: 'none' }) })] })
+    const services = [
+      aServiceSpec({ name: 'migrate', unit: job }),
+      aServiceSpec({ name: 'web', dependsOn: [{ service: 'migrate', condition: 'completed', required: true }] }),
+    ]
+    await cluster.deploy(anAppSpec({ services }))
+    await cluster.run(10)
+    expect(cluster.runs(WEB)).toEqual([])
+    for (const here of cluster.running.values())
+      for (const id of here.keys()) if (id.startsWith('shop/migrate')) here.set(id, 'stopped')
+    await cluster.run(10)
+    expect(cluster.ready(WEB)).toHaveLength(1)
+    expect(cluster.runs('shop/migrate').map((record) => record.id)).toEqual(['shop/migrate/1/1'])
+    await cluster.stop()
+  })
+
+  it('keeps one instance of a global service on every active node', async () => {
+    const cluster = await modelCluster(3)
+    await cluster.deploy(spec({ mode: 'global' }))
+    await cluster.run(6)
+    expect(
+      cluster
+        .runs(WEB)
+        .map((record) => record.nodeId)
+        .sort(),
+    ).toEqual(['n-1', 'n-2', 'n-3'])
+    await cluster.setNode('n-2', { availability: 'draining' })
+    await cluster.run(6)
+    expect(
+      cluster
+        .runs(WEB)
+        .map((record) => record.nodeId)
+        .sort(),
+    ).toEqual(['n-1', 'n-3'])
+    await cluster.stop()
+  })
+})
+
+type Step =
+  | { kind: 'deploy'; replicas: number; version: number; order: 'start-first' | 'stop-first' }
+  | { kind: 'scale'; count: number }
+  | { kind: 'lose' | 'return' | 'drain' | 'undrain'; node: number }
+  | { kind: 'fail'; pick: number }
+  | { kind: 'crash' }
+  | { kind: 'wait'; seconds: number }
+
+const node = fc.integer({ min: 1, max: 4 })
+const step: fc.Arbitrary<Step> = fc.oneof(
+  fc.record({
+    kind: fc.constant('deploy' as const),
+    replicas: fc.integer({ min: 1, max: 5 }),
+    version: fc.integer({ min: 1, max: 4 }),
+    order: fc.constantFrom('start-first' as const, 'stop-first' as const),
+  }),
+  fc.record({ kind: fc.constant('scale' as const), count: fc.integer({ min: 0, max: 6 }) }),
+  fc.record({ kind: fc.constantFrom('lose' as const, 'return' as const, 'drain' as const, 'undrain' as const), node }),
+  fc.record({ kind: fc.constant('fail' as const), pick: fc.nat(10) }),
+  fc.constant({ kind: 'crash' as const }),
+  fc.record({ kind: fc.constant('wait' as const), seconds: fc.integer({ min: 1, max: 12 }) }),
+)
+
+describe('convergence', () => {
+  it('I2, I10: whatever happened, it ends with exactly the wanted instances and no identity ran twice', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 14 }), async (steps) => {
+        const cluster = await modelCluster(4)
+        cluster.badHashes.add('v4')
+        const homes = new Map<string, string>()
+        cluster.watch = () => {
+          for (const record of cluster.state.snapshot.instances().values()) {
+            if (record.nodeId === null) continue
+            expect(homes.get(record.id) ?? record.nodeId).toBe(record.nodeId)
+            homes.set(record.id, record.nodeId)
+          }
+          const perSlot = new Map<number, number>()
+          for (const slot of slots(cluster)) perSlot.set(slot, (perSlot.get(slot) ?? 0) + 1)
+          expect(Math.max(0, ...perSlot.values())).toBeLessThanOrEqual(2)
+        }
+        await cluster.deploy(spec({ replicas: 2, specHash: 'v1' }))
+        await cluster.run(4)
+        for (const move of steps) await apply(cluster, move)
+        // The faults end; the cluster must come to rest.
+        for (let i = 1; i <= 4; i += 1) await cluster.setNode(`n-${i}`, { up: true, availability: 'active' })
+        const present = cluster.state.snapshot.get('app', 'shop')?.spec.services[0]
+        if (present?.specHash === 'v4') await cluster.deploy(spec({ replicas: 2, specHash: 'v1' }))
+        await cluster.run(120)
+        const wantedSpec = cluster.state.snapshot.get('app', 'shop')?.spec.services[0]
+        const record = cluster.state.snapshot.get('service', WEB)
+        const wanted = record?.pinned ?? record?.desired ?? -1
+        expect(cluster.ready(WEB)).toHaveLength(wanted)
+        expect(new Set(slots(cluster)).size).toBe(wanted)
+        expect(
+          [...cluster.state.snapshot.instances().values()].filter((instance) => instance.specHash !== wantedSpec?.specHash),
+        ).toEqual([])
+        expect(cluster.state.snapshot.instances().size).toBe(wanted)
+        const revision = cluster.state.snapshot.revision
+        await cluster.run(70)
+        expect(cluster.state.snapshot.revision - revision).toBeLessThanOrEqual(2)
+        await cluster.stop()
+      }),
+      { numRuns: 60 },
+    )
+  }, 60_000)
+
+  it('I4: voluntary disruption never takes the ready instances below what is wanted', async () => {
+    const calm = step.filter(
+      (move) =>
+        move.kind === 'wait' ||
+        move.kind === 'drain' ||
+        move.kind === 'undrain' ||
+        (move.kind === 'deploy' && move.order === 'start-first'),
+    )
+    await fc.assert(
+      fc.asyncProperty(fc.array(calm, { maxLength: 10 }), async (steps) => {
+        const cluster = await modelCluster(4)
+        cluster.badHashes.add('v4')
+        await cluster.deploy(spec({ replicas: 3, specHash: 'v1' }))
+        await cluster.run(5)
+        cluster.watch = () => expect(cluster.ready(WEB).length).toBeGreaterThanOrEqual(3)
+        for (const move of steps) await apply(cluster, move.kind === 'deploy' ? { ...move, replicas: 3 } : move)
+        await cluster.run(20)
+        await cluster.stop()
+      }),
+      { numRuns: 60 },
+    )
+  }, 60_000)
+})
+
+async function apply(cluster: ModelCluster, move: Step): Promise<void> {
+  switch (move.kind) {
+    case 'deploy':
+      await cluster.deploy(
+        spec({
+          replicas: move.replicas,
+          specHash: `v${move.version}`,
+          update: anUpdate({ monitorMs: 2_000, order: move.order }),
+        }),
+      )
+      break
+    case 'scale':
+      await cluster.state.commit(scaleService(cluster.state, { app: 'shop', service: 'web', count: move.count, by: 't' }).change)
+      break
+    case 'lose':
+    case 'return':
+      await cluster.setNode(`n-${move.node}`, { up: move.kind === 'return' })
+      break
+    case 'drain':
+    case 'undrain':
+      await cluster.setNode(`n-${move.node}`, { availability: move.kind === 'drain' ? 'draining' : 'active' })
+      break
+    case 'fail': {
+      const all = [...cluster.state.snapshot.instances().keys()].sort()
+      cluster.fail(all[move.pick % Math.max(1, all.length)] ?? '')
+      break
+    }
+    case 'crash':
+      await cluster.crashCoordinator()
+      break
+    case 'wait':
+      await cluster.run(move.seconds)
+  }
+}

@@ -1,0 +1,94 @@
+/** Which services a change may concern, so that a change of one node does not look at every service. */
+import { type NodeId, type ServiceId, serviceId, serviceIdOf } from '../../shared/model/identity.ts'
+import type { Observed, ObservedChange } from '../state/observed.ts'
+import type { State, StateChange } from '../state/state.ts'
+
+export interface DirtyServices {
+  readonly services: Set<ServiceId>
+  /** Apps whose own record may have to be made, completed or deleted. */
+  readonly apps: Set<string>
+  /** Everything: at the start, and now and then as a safety net. */
+  markAll(): void
+  markNode(nodeId: NodeId): void
+  onState(change: StateChange): void
+  onObserved(change: ObservedChange): void
+}
+
+export function createDirtyServices(state: State, observed: Observed): DirtyServices {
+  const services = new Set<ServiceId>()
+  const apps = new Set<string>()
+  /** Services with instances on a node, as of the last look at its assignments. */
+  const byNode = new Map<NodeId, Set<ServiceId>>()
+  /** What was last known of a node, to tell a heartbeat from news. */
+  const nodeKeys = new Map<NodeId, string>()
+
+  const markService = (id: ServiceId) => {
+    services.add(id)
+    const [app = ''] = id.split('/')
+    apps.add(app)
+  }
+  const markApp = (name: string) => {
+    apps.add(name)
+    for (const service of state.snapshot.get('app', name)?.spec.services ?? []) services.add(serviceId(name, service.name))
+    for (const record of state.snapshot.all('service').values()) if (record.id.startsWith(`${name}/`)) services.add(record.id)
+  }
+  const markGlobal = () => {
+    for (const app of state.snapshot.all('app').values())
+      for (const service of app.spec.services) if (service.mode === 'global') services.add(serviceId(app.name, service.name))
+  }
+  const readNode = (nodeId: NodeId) => {
+    for (const id of byNode.get(nodeId) ?? []) markService(id)
+    const now = new Set((state.snapshot.get('assignments', nodeId)?.instances ?? []).map((record) => serviceIdOf(record.id)))
+    for (const id of now) markService(id)
+    if (now.size === 0) byNode.delete(nodeId)
+    else byNode.set(nodeId, now)
+  }
+  const markNode = (nodeId: NodeId) => {
+    readNode(nodeId)
+    markGlobal()
+  }
+  const nodeKey = (nodeId: NodeId) =>
+    `${state.snapshot.get('node', nodeId)?.availability ?? 'none'} ${observed.node(nodeId)?.liveness ?? 'unknown'}`
+
+  return {
+    services,
+    apps,
+    markNode,
+    markAll() {
+      for (const app of state.snapshot.all('app').values()) {
+        apps.add(app.name)
+        for (const service of app.spec.services) services.add(serviceId(app.name, service.name))
+      }
+      for (const id of state.snapshot.all('service').keys()) markService(id)
+      for (const nodeId of state.snapshot.all('assignments').keys()) readNode(nodeId)
+    },
+    onState(change) {
+      for (const { kind, key } of change.keys) {
+        if (kind === 'service') markService(key)
+        else if (kind === 'app') markApp(key)
+        else if (kind === 'assignments') readNode(key)
+        else if (kind === 'node') {
+          nodeKeys.set(key, nodeKey(key))
+          if (state.snapshot.get('node', key) === undefined) nodeKeys.delete(key)
+          markNode(key)
+        }
+      }
+    },
+    onObserved(change) {
+      if (change.useOnly) return
+      for (const id of change.instances) {
+        const service = serviceIdOf(id)
+        markService(service)
+        const [app = '', name = ''] = service.split('/')
+        for (const other of state.snapshot.get('app', app)?.spec.services ?? [])
+          if (other.dependsOn.some((dependency) => dependency.service === name)) services.add(serviceId(app, other.name))
+      }
+      for (const nodeId of change.nodes) {
+        const key = nodeKey(nodeId)
+        if (nodeKeys.get(nodeId) === key) continue
+        nodeKeys.set(nodeId, key)
+        markNode(nodeId)
+      }
+    },
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * What the planners of one service read and what they decide. Everything is data: times are epoch ms, elapsed times come
+ * from a monotonic clock (a jump of the wall clock replaces nothing and fails no rollout).
+ */
+import type { Dependency, ServiceSpec } from '../../shared/model/app.ts'
+import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
+import type { Availability, Liveness } from '../../shared/model/node.ts'
+import type { Reason } from '../../shared/plan.ts'
+import type { AppRecord, InstanceRecord, RolloutState, ServiceRecord } from '../state/objects.ts'
+import type { InstanceObservation } from '../state/observed.ts'
+
+export interface NodeView {
+  readonly availability: Availability
+  /** `unknown` when the hub has said nothing of it. */
+  readonly liveness: Liveness
+  /** When a drain may stop an instance whose replacement is not ready; null unless it drains. */
+  readonly drainDeadlineAtMs: number | null
+  /** Instances of any service on it: tells the emptiest. */
+  readonly instances: number
+}
+
+export interface DependencyState {
+  /** Some instance has started at least. */
+  readonly started: boolean
+  /** Some instance is ready and healthy. */
+  readonly healthy: boolean
+  /** Every wanted instance ran to its end with success. */
+  readonly completed: boolean
+}
+
+export interface ServiceInput {
+  readonly app: AppRecord
+  /** null: the app does not have this service any more. */
+  readonly spec: ServiceSpec | null
+  readonly service: ServiceRecord
+  readonly instances: readonly InstanceRecord[]
+  observe(id: InstanceId): InstanceObservation | undefined
+  /** undefined: the cluster has no such node any more. */
+  node(id: NodeId): NodeView | undefined
+  /** Mode global: nodes that shall have an instance. */
+  readonly globalNodes: readonly NodeId[]
+  /** Silence proves nothing now: no node counts as lost. */
+  readonly frozen: boolean
+  /** undefined: the app has no such service. */
+  dependency(name: string): DependencyState | undefined
+  readonly elapsed: {
+    /** How long it has been ready and healthy without a break; null when it is not. */
+    readyMs(id: InstanceId): number | null
+    /** Since it was given its place, or was ready for the last time; 0 when it has none. */
+    placedMs(record: InstanceRecord): number
+    /** Since its node counts as lost; 0 when it does not. */
+    lostMs(id: NodeId): number
+  }
+}
+
+export type ServiceAction =
+  | {
+      readonly kind: 'create'
+      readonly slot: number
+      readonly revision: number
+      readonly specHash: string
+      readonly replaces: InstanceId | null
+      readonly reason: string
+    }
+  /** Its goal becomes `stop`; one that waits for a place is forgotten at once. */
+  | { readonly kind: 'stop'; readonly id: InstanceId; readonly reason: string }
+  | { readonly kind: 'remove'; readonly id: InstanceId; readonly reason: string }
+  | { readonly kind: 'set-rollout'; readonly rollout: RolloutState; readonly event: string; readonly severity: 'info' | 'error' }
+  | { readonly kind: 'set-backoff'; readonly backoff: ServiceRecord['backoff'] }
+  | { readonly kind: 'set-completed'; readonly slot: number; readonly specHash: string }
+  | { readonly kind: 'rollback-app'; readonly toRevision: number; readonly reason: string }
+  | { readonly kind: 'delete-service' }
+
+/** How an instance that shall run stands. `unknown`: its node has not told, which is never "not there". */
+export type Standing =
+  | 'waiting'
+  | 'unknown'
+  | 'starting'
+  | 'ready'
+  | 'unhealthy'
+  | 'failed'
+  | 'completed'
+  | 'lost'
+  /** Its node has left the cluster. */
+  | 'gone'
+
+/** Time that clocks, scheduling and a last stop may take beyond what a strict singleton's agent promises. */
+export const STRICT_MARGIN_MS = 15_000
+
+/** How long a strict singleton's node must be lost before its agent has stopped it for certain; null: not strict. */
+export function strictWaitMs(spec: ServiceSpec): number | null {
+  const { singletonStrictMs, stopGraceMs } = spec.unit
+  return singletonStrictMs === null ? null : singletonStrictMs + stopGraceMs + STRICT_MARGIN_MS
+}
+
+/** Whether silence of the node may be acted upon for this service now. */
+export function isNodeLost(input: ServiceInput, spec: ServiceSpec, nodeId: NodeId): boolean {
+  const node = input.node(nodeId)
+  if (node === undefined || node.liveness !== 'lost' || input.frozen || spec.mode === 'global') return false
+  return input.elapsed.lostMs(nodeId) >= (strictWaitMs(spec) ?? 0)
+}
+
+export function standingOf(input: ServiceInput, spec: ServiceSpec, record: InstanceRecord): Standing {
+  if (record.nodeId === null) return 'waiting'
+  const node = input.node(record.nodeId)
+  if (node === undefined) return 'gone'
+  if (node.liveness === 'lost') return isNodeLost(input, spec, record.nodeId) ? 'lost' : 'unknown'
+  const seen = input.observe(record.id)
+  if (seen === undefined || seen.nodeId !== record.nodeId) return 'unknown'
+  switch (seen.phase) {
+    case 'ready':
+      return seen.healthy ? 'ready' : 'unhealthy'
+    case 'failed':
+      return 'failed'
+    case 'stopped':
+      return mainRestart(spec) === 'any' ? 'failed' : 'completed'
+    case 'lost':
+      return 'unknown'
+    default:
+      return 'starting'
+  }
+}
+
+/** Whether it keeps data on its node: then no other node will do (placement's `home`). */
+export function hasVolumes({ mode, unit }: ServiceSpec): boolean {
+  return (
+    mode !== 'global' &&
+    unit.containers.some(({ mounts }) => mounts.some(({ kind, source }) => kind === 'volume' && source !== ''))
+  )
+}
+
+export function mainRestart(spec: ServiceSpec): 'any' | 'on-failure' | 'none' {
+  return spec.unit.containers[0]?.restart.condition ?? 'any'
+}
+
+/** Draining, or drained and yet with an instance on it. */
+export function isLeaving(input: ServiceInput, nodeId: NodeId | null): boolean {
+  const availability = nodeId === null ? undefined : input.node(nodeId)?.availability
+  return availability === 'draining' || availability === 'drained'
+}
+
+/** Wanted instances of a replicated service: pinned before desired, within the bounds of its scaling. */
+export function wantedCount(spec: ServiceSpec, service: Pick<ServiceRecord, 'pinned' | 'desired'>): number {
+  const wish = service.pinned ?? service.desired
+  const whole = Number.isFinite(wish) ? Math.max(0, Math.floor(wish)) : 0
+  return spec.scale === null ? whole : Math.min(Math.max(whole, spec.scale.min), spec.scale.max)
+}
+
+/** The newest revision of the app in which this service has that hash; null when none is kept. */
+export function revisionWithHash(app: AppRecord, serviceName: string, hash: string): number | null {
+  const has = (spec: AppRecord['spec']) =>
+    spec.services.some((service) => service.name === serviceName && service.specHash === hash)
+  if (has(app.spec)) return app.revision
+  return app.history.find((entry) => has(entry.spec))?.revision ?? null
+}
+
+/** The first dependency that is not yet met, if any. One that the app does not have, or does not require, holds nothing up. */
+export function unmetDependency(input: ServiceInput, spec: ServiceSpec): Dependency | undefined {
+  return spec.dependsOn.find((dependency) => {
+    const state = input.dependency(dependency.service)
+    return dependency.required && state !== undefined && !state[dependency.condition]
+  })
+}
+
+const ACTIVE: ReadonlySet<RolloutState['phase']> = new Set(['progressing', 'monitoring', 'rolling-back'])
+
+/** Whether a rollout still exchanges or watches instances. */
+export function isActive(rollout: RolloutState | null): rollout is RolloutState {
+  return rollout !== null && ACTIVE.has(rollout.phase)
+}
+
+export function reason(subject: string, code: string, text: string): Reason {
+  return { subject, code, text }
+}

@@ -1,0 +1,135 @@
+/**
+ * Everything the coordinator keeps, by kind. One object is the unit of compare-and-set. Instances are kept with the node that
+ * shall run them (one object per node), or with their service while they wait for a place.
+ */
+import type { JoinTokenRecord, KeyRecord, OperatorTokenRecord } from '../../shared/model/access.ts'
+import type { AppSpec } from '../../shared/model/app.ts'
+import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
+import type { MachineRecord, NodeRecord, Pool } from '../../shared/model/node.ts'
+
+/** The cluster itself; key `cluster`. */
+export interface ClusterRecord {
+  readonly id: string
+  readonly createdAtMs: number
+  /** Base64; gateways prove the calling service to each other with it. */
+  readonly meshSecret: string
+  /** Services that went → highest generation they used (`*`: of all not listed), so that a namesake never repeats an identity. */
+  readonly retired?: Readonly<Record<string, number>>
+}
+
+/** A deployed app; key is its name. */
+export interface AppRecord {
+  readonly name: string
+  /** Ascending with each deploy or rollback. */
+  readonly revision: number
+  readonly spec: AppSpec
+  /** The file as it was given, for `diff` and people; secrets are not in it (env files and configs are resolved apart). */
+  readonly source: string
+  readonly deployedAtMs: number
+  readonly deployedBy: string
+  /** Newest first: the last 5, which `rollback` can return to, and older ones that instances still run. */
+  readonly history: readonly {
+    readonly revision: number
+    readonly spec: AppSpec
+    readonly source: string
+    readonly deployedAtMs: number
+    /** Set when it was rolled back for not running: `rollback` passes over it. */
+    readonly failedReason?: string
+  }[]
+  /** Set when `down` was asked: instances stop, then the record goes. */
+  readonly removing: boolean
+}
+
+export interface InstanceRecord {
+  readonly id: InstanceId
+  /** Revision of the app whose spec it runs. */
+  readonly revision: number
+  readonly specHash: string
+  /** null while it waits for a place. */
+  readonly nodeId: NodeId | null
+  readonly goal: 'run' | 'stop'
+  /** Why it stops, for people; '' while it runs. */
+  readonly stopReason: string
+  readonly createdAtMs: number
+  readonly placedAtMs: number | null
+  readonly stopAtMs: number | null
+  /** The instance it takes the place of (rollout, drain, lost node); it stops when this one is ready. */
+  readonly replaces: InstanceId | null
+}
+
+export interface RolloutState {
+  readonly fromRevision: number
+  readonly toRevision: number
+  readonly phase: 'progressing' | 'monitoring' | 'completed' | 'paused' | 'rolling-back' | 'failed'
+  readonly startedAtMs: number
+  readonly message: string
+}
+
+/** How one service stands; key `app/service`. */
+export interface ServiceRecord {
+  readonly id: string
+  /** Wanted instances now; moved by scaling within its bounds, by deploys and by `scale`. */
+  readonly desired: number
+  /** Set by `rubato scale`: scaling keeps its hands off. */
+  readonly pinned: number | null
+  readonly rollout: RolloutState | null
+  /** Next generation per slot (slot → last generation used), so that identities never repeat. */
+  readonly generations: Readonly<Record<string, number>>
+  readonly pending: readonly InstanceRecord[]
+  /** Stable number within the app, 1-based. */
+  readonly ordinal: number
+  /** Last scaling step: when, from, to. Feeds stabilisation. */
+  readonly lastScale: { readonly atMs: number; readonly from: number; readonly to: number; readonly reason: string } | null
+  /** Images and unit of each revision still in use are found in the app's spec or history. */
+  readonly backoff: { readonly failures: number; readonly notBeforeMs: number } | null
+  /** Jobs (restart other than `any`): slot → spec hash with which it ran to its end, so that it is not run again. */
+  readonly completed?: Readonly<Record<string, string>>
+  /** Services with named volumes: slot → node with its data. Written by placement; a node that has left the cluster counts no more. */
+  readonly homes?: Readonly<Record<string, NodeId>>
+}
+
+/** Instances that a node shall have; key is the node's id. */
+export interface NodeAssignments {
+  readonly nodeId: NodeId
+  readonly instances: readonly InstanceRecord[]
+}
+
+export interface OperationRecord {
+  readonly id: string
+  readonly kind: 'deploy' | 'rollback' | 'remove' | 'drain' | 'fleet'
+  readonly subject: string
+  readonly startedAtMs: number
+  readonly endedAtMs: number | null
+  readonly outcome: 'running' | 'succeeded' | 'failed' | 'cancelled'
+  readonly message: string
+  readonly by: string
+}
+
+export interface ObjectTypes {
+  cluster: ClusterRecord
+  app: AppRecord
+  service: ServiceRecord
+  assignments: NodeAssignments
+  node: NodeRecord
+  machine: MachineRecord
+  pool: Pool
+  key: KeyRecord
+  operatorToken: OperatorTokenRecord
+  joinToken: JoinTokenRecord
+  operation: OperationRecord
+}
+
+export type Kind = keyof ObjectTypes
+export const KINDS = [
+  'cluster',
+  'app',
+  'service',
+  'assignments',
+  'node',
+  'machine',
+  'pool',
+  'key',
+  'operatorToken',
+  'joinToken',
+  'operation',
+] as const satisfies readonly Kind[]
