@@ -1,0 +1,39 @@
+/**
+ * A dial for the load of a service under test: the test sets the demand in instances' worth, each instance asks for its load, and
+ * gets its share of the demand by how many asked lately. So more instances mean less load for each, as with real work.
+ */
+import { createServer } from 'node:http'
+
+export interface LoadDial {
+  readonly url: string
+  /** Sum of loads over the instances of that service, in percent: 150 fills one instance and a half. */
+  set(service: string, totalPercent: number): void
+  stop(): Promise<void>
+}
+
+const FRESH_MS = 1_500
+
+export async function startLoadDial(host: string, port: number): Promise<LoadDial> {
+  const totals = new Map<string, number>()
+  const seenAtMs = new Map<string, number>()
+  const server = createServer((request, response) => {
+    const instance = new URL(request.url ?? '/', 'http://dial').searchParams.get('instance') ?? ''
+    const service = instance.split('/').slice(0, 2).join('/')
+    const now = performance.now()
+    seenAtMs.set(instance, now)
+    const asking = [...seenAtMs].filter(([id, at]) => id.startsWith(`${service}/`) && now - at < FRESH_MS).length
+    response.end(String(Math.min(100, (totals.get(service) ?? 0) / Math.max(1, asking))))
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.on('error', reject)
+    server.listen(port, host, resolve)
+  })
+  return {
+    url: `http://${host}:${port}/`,
+    set: (service, total) => void totals.set(service, total),
+    async stop() {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
