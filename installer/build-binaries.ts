@@ -18,6 +18,8 @@ const DIST = join(ROOT, 'dist')
 const CACHE = join(ROOT, '.cache')
 const NATIVE = process.arch
 const ARCHITECTURES = ['x64', 'arm64'] as const
+/** `--native`: this machine's architecture only, as tests need it; nothing is fetched then. */
+const nativeOnly = process.argv.includes('--native')
 type Architecture = (typeof ARCHITECTURES)[number]
 
 const PROGRAMS = [
@@ -69,7 +71,8 @@ for (const program of PROGRAMS) {
     plugins: [withoutUnused],
     banner: { js: "import{createRequire as rubatoRequire}from'node:module';const require=rubatoRequire(import.meta.url);" },
   })
-  for (const architecture of ARCHITECTURES) makeExecutable(program, bundle, architecture)
+  for (const architecture of ARCHITECTURES)
+    if (!nativeOnly || architecture === NATIVE) makeExecutable(program, bundle, architecture)
   // The one there may be running: its file is replaced, not written to.
   rmSync(join(DIST, program.name), { force: true })
   copyFileSync(join(DIST, `${program.name}-linux-${NATIVE}`), join(DIST, program.name))
