@@ -28,6 +28,23 @@ export interface PlacementRules {
   readonly platform: string | null
   /** 0–100, larger is more important. Default 50. */
   readonly priority: number
+  /** Name of a scheduler of the configuration that filters and scores instead of the built-in one. */
+  readonly scheduler?: string
+}
+
+/** Bounds that hold from each time the expression matches until the next expression of the list matches. */
+export interface ScaleSchedule {
+  /** Cron expression of five fields: minute hour day-of-month month day-of-week. */
+  readonly at: string
+  /** IANA time zone, e.g. `Europe/Berlin`; `UTC` when none is given. */
+  readonly timeZone: string
+  readonly min: number
+  readonly max: number
+}
+
+/** What users shall see; turned into a load threshold by what the gateway measures (V16). */
+export interface ScaleObjective {
+  readonly latencyP95Ms: number
 }
 
 /** Scaling of design §8.1; all times in ms, loads in percent. */
@@ -43,6 +60,23 @@ export interface ScaleRules {
   readonly warmUpMs: number
   readonly coolDownMs: number
   readonly predict: 'auto' | 'off'
+  /** Absent: none. */
+  readonly schedules?: readonly ScaleSchedule[]
+  readonly objective?: ScaleObjective
+}
+
+/** Work that runs to its end (Compose `replicated-job`, `global-job`), once or again at each time of `cron`. */
+export interface JobRules {
+  /** Instances that must complete; for `global` mode one on each node. */
+  readonly completions: number
+  /** Most that run at once. */
+  readonly parallelism: number
+  /** Runs at each match; absent: once per deployed spec. */
+  readonly cron?: { readonly at: string; readonly timeZone: string; readonly overlap: 'skip' | 'replace' | 'allow' }
+  /** Attempts per completion after the first; with more the job has failed. */
+  readonly retries: number
+  /** A run that takes longer is stopped and has failed; null for no limit. */
+  readonly deadlineMs: number | null
 }
 
 export interface UpdateRules {
@@ -72,6 +106,8 @@ export interface ServiceSpec {
   /** Wanted count when `scale` is null; else the count to begin with. */
   readonly replicas: number
   readonly scale: ScaleRules | null
+  /** Present for jobs. */
+  readonly job?: JobRules
   readonly placement: PlacementRules
   readonly update: UpdateRules
   readonly dependsOn: readonly Dependency[]

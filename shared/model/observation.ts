@@ -58,7 +58,14 @@ export interface InstanceUse {
   readonly requests: number
   readonly errors: number
   readonly denied: number
+  /** Requests since the last report by answer time: one count per bucket of `LATENCY_BUCKETS_MS`, and one above the last. Absent: none. */
+  readonly latency?: readonly number[]
 }
+
+/** Upper bounds in ms of the answer times that gateways count. */
+export const LATENCY_BUCKETS_MS = [
+  1, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2500, 5000, 10000,
+] as const
 
 /** Measured use of the node. */
 export interface NodeUse {

@@ -1,0 +1,30 @@
+/** Forecasts of one demand series of equal steps (design §8.2). Every implementation costs O(1) per sample, or says what it costs. */
+
+export interface Forecaster {
+  readonly name: string
+  /** The next sample of the series, `atMs` is the beginning of its step (epoch ms); null: it is missing. */
+  observe(atMs: number, value: number | null): void
+  /**
+   * Expected value for each of the next `steps` steps after the last observed one; null while it has seen too little (a daily
+   * season needs a day). Never negative, never NaN. May not change what later calls answer.
+   */
+  predict(steps: number): readonly number[] | null
+}
+
+/** What a contest between forecasters concluded for one series. */
+export interface DemandForecast {
+  /** The winner's name; `persistence` when nothing beats it. */
+  readonly method: string
+  /** Peak of the upper quantile (p90 of the winner's own past errors at that distance) within the horizon, in the series' unit. */
+  readonly peak: number
+  /** Expected values per step within the horizon. */
+  readonly expected: readonly number[]
+  /** Same with the upper quantile. */
+  readonly upper: readonly number[]
+  readonly stepMs: number
+  readonly horizonMs: number
+  /** Mean absolute scaled error of the winner over the contest's days, persistence = 1 at that distance; null before it is known. */
+  readonly errorVsPersistence: number | null
+  /** Whether it is good enough to act on: it beats persistence. */
+  readonly isTrusted: boolean
+}

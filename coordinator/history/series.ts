@@ -1,0 +1,65 @@
+/**
+ * Time series that the coordinator keeps. One series is one measure of one subject; its points are means over a step.
+ * Written by the loops that measure, read by forecasts, learned use, the API and the simulator.
+ */
+
+/** What is measured. Services: demand … denied; nodes: cpu … cost. */
+export type Measure =
+  /** Sum of the loads of ready instances, percent of one instance: the demand of design §8.1. */
+  | 'demand'
+  /** Mean load of the ready instances, percent. */
+  | 'load'
+  | 'wanted'
+  | 'ready'
+  /** Demand that the forecast expected for that moment, percent of one instance. */
+  | 'forecast'
+  /** Requests per second, and those that failed or were denied. */
+  | 'requests'
+  | 'errors'
+  | 'denied'
+  /** 95th percentile of the answer time, ms. */
+  | 'latencyP95'
+  /** Use per instance (service) or of the node: millicores, bytes. */
+  | 'cpuMillis'
+  | 'memoryBytes'
+  | 'diskBytes'
+  | 'rxBytesPerS'
+  | 'txBytesPerS'
+  /** Node: reserved share of its scarcest resource, percent. Pool: machines, USD per hour. */
+  | 'reservedPercent'
+  | 'machines'
+  | 'usdPerHour'
+
+export interface SeriesId {
+  /** `service app/name`, `node <id>`, `pool <name>` or `cluster`. */
+  readonly subject: string
+  readonly measure: Measure
+}
+
+export interface Point {
+  /** Epoch ms of the beginning of the step. */
+  readonly atMs: number
+  /** Mean over the step. */
+  readonly value: number
+  /** Largest sample in the step. */
+  readonly max: number
+}
+
+export interface SeriesQuery extends SeriesId {
+  readonly fromMs: number
+  /** Exclusive. */
+  readonly toMs: number
+  /** Wanted step; the answer has the finest kept resolution that is no finer. */
+  readonly stepMs: number
+}
+
+export interface History {
+  /** Takes a sample; never throws, never waits for the disk. `NaN` and infinities are dropped. */
+  record(id: SeriesId, atMs: number, value: number): void
+  /** Ascending; steps without samples are absent. */
+  query(query: SeriesQuery): readonly Point[]
+  /** Series that have points, sorted. */
+  series(subject?: string): readonly SeriesId[]
+  /** Writes what is held back; called at intervals and at the end. */
+  flush(): Promise<void>
+}
