@@ -10,7 +10,7 @@ import { appSpecSchema } from './apps/app-spec-schema.ts'
 import { diffApps } from './apps/dry-run.ts'
 import type { AgentBinary, ApiDeps, AppOperations } from './api/deps.ts'
 import type { Coordinator } from './coordinator.ts'
-import { cordonNode, drainNode, removeNode, uncordonNode } from './fleet/node-actions.ts'
+import { cordonNode, drainNode, interruptNode, removeNode, uncordonNode } from './fleet/node-actions.ts'
 import { planOffline } from './placement/plan-offline.ts'
 import { renderExplanation } from './placement/explain.ts'
 import { deployApp, type Prepared, removeApp, rollbackApp, scaleService } from './services/deploy.ts'
@@ -30,6 +30,7 @@ export interface ApiWiring {
 export function apiDeps(wiring: ApiWiring): ApiDeps {
   const { coordinator, clock, ids, logger } = wiring
   const { state, hub, placement, scaling, fleet } = coordinator
+  const steady = { state, clock: { now: coordinator.steadyNowMs } }
   return {
     clock,
     ids,
@@ -40,17 +41,19 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
     apps: appOperations(coordinator, clock),
     appSpecSchema,
     nodes: {
-      cordon: async (node, actor) => void (await cordonNode({ state, clock }, node, actor)),
-      uncordon: async (node, actor) => void (await uncordonNode({ state, clock }, node, actor)),
+      cordon: async (node, actor) => void (await cordonNode(steady, node, actor)),
+      uncordon: async (node, actor) => void (await uncordonNode(steady, node, actor)),
       drain: async (node, options) =>
-        void (await drainNode({ state, clock }, node, {
+        void (await drainNode(steady, node, {
           by: options.actor,
           reason: options.reason,
           deleteMachine: options.deleteMachine,
           ...(options.deadlineMs === null ? {} : { deadlineMs: options.deadlineMs }),
         })),
+      interrupt: async (node, deadlineMs, actor) =>
+        void (await interruptNode(steady, node, coordinator.steadyNowMs() + deadlineMs, actor)),
       async remove(node, options) {
-        await removeNode({ state, clock }, node, { by: options.actor, force: options.force })
+        await removeNode(steady, node, { by: options.actor, force: options.force })
         hub.disconnect(node, 'removed from the cluster')
       },
     },

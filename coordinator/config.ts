@@ -91,6 +91,7 @@ const poolSchema = z.strictObject({
   userData: z.enum(['script', 'cloud-config']).default('script'),
   billing: z.enum(['second', 'hour']).default('second'),
   budgetUsdPerMonth: z.number().min(0).nullable().default(null),
+  spareSlots: z.number().int().min(0).max(10_000).default(0),
   settings: z.record(z.string(), z.unknown()).default({}),
 })
 type PoolSettings = z.output<typeof poolSchema>
@@ -172,6 +173,38 @@ export const coordinatorSettings = {
   'fleet.headroomPercent': numberSetting(
     { doc: 'Part of each node that must stay free when another is given back.', default: 10 },
     { min: 0, max: 90 },
+  ),
+  'fleet.spareSlots': numberSetting(
+    { doc: 'Room kept free for so many instances beside those wanted; pools may ask for more of their own.', default: 0 },
+    { min: 0, max: 10_000, integer: true },
+  ),
+  'fleet.spareSlotCpus': numberSetting({ doc: 'CPUs of one spare slot.', default: 0.5 }, { min: 0, max: 1024 }),
+  'fleet.spareSlotMemoryMiB': numberSetting({ doc: 'Memory of one spare slot.', default: 512 }, { min: 0, max: 2 ** 24 }),
+  'fleet.slowBootFactor': numberSetting(
+    {
+      doc: 'A machine that takes this many times the p90 of its pool while work waits gets a stand-in from another pool. 0: never.',
+      default: 2,
+    },
+    { min: 0, max: 100 },
+  ),
+  'fleet.maxParallelDrains': numberSetting(
+    { doc: 'Nodes given back at the same time.', default: 1 },
+    { min: 1, max: 1000, integer: true },
+  ),
+  'fleet.minSavingsRatio': numberSetting(
+    {
+      doc: 'A node goes only if its share of the price is at least this many times its share of the instances. 0: always.',
+      default: 0.5,
+    },
+    { min: 0, max: 100 },
+  ),
+  'fleet.rebalance.maxMovesPerHour': numberSetting(
+    { doc: 'Instances moved onto nodes that joined, per hour. 0: none.', default: 12 },
+    { min: 0, max: 10_000, integer: true },
+  ),
+  'fleet.rebalance.imbalancePercent': numberSetting(
+    { doc: 'How much fuller than a node that joined the fullest one must be, in percent of its capacity.', default: 40 },
+    { min: 1, max: 100 },
   ),
   'liveness.heartbeat': durationSetting({ doc: 'How often an agent gives a sign of life.', default: '5s' }, 100),
   'liveness.suspect': durationSetting({ doc: 'Silence after which a node gets no new instances.', default: '15s' }, 100),
@@ -267,6 +300,14 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
       maxParallelCreates: values['fleet.maxParallelCreates'],
       maxBuysPerPass: values['fleet.maxBuysPerPass'],
       headroomPercent: values['fleet.headroomPercent'],
+      spareSlots: values['fleet.spareSlots'],
+      spareSlotCpuMillis: Math.round(values['fleet.spareSlotCpus'] * 1000),
+      spareSlotMemoryBytes: values['fleet.spareSlotMemoryMiB'] * 2 ** 20,
+      slowBootFactor: values['fleet.slowBootFactor'],
+      maxParallelDrains: values['fleet.maxParallelDrains'],
+      minSavingsRatio: values['fleet.minSavingsRatio'],
+      rebalanceMovesPerHour: values['fleet.rebalance.maxMovesPerHour'],
+      rebalanceImbalancePercent: values['fleet.rebalance.imbalancePercent'],
       budgetUsdPerMonth: values.budgetUsdPerMonth,
     }),
     liveness: Object.freeze({

@@ -19,6 +19,7 @@ import type { JoinRequest, JoinResponse } from '../shared/protocol/join.ts'
 import { type Catalog, createCatalog } from './catalog/catalog.ts'
 import type { FleetConfig } from './fleet/config.ts'
 import { createFleetLoop, type FleetLoop } from './fleet/fleet-loop.ts'
+import { steadyTime } from './fleet/steady-time.ts'
 import { createHub, type Hub, type HubSettings } from './hub/hub.ts'
 import { createPlacementLoop, type PlacementLoop } from './placement/placement-loop.ts'
 import type { Strategy } from './placement/model.ts'
@@ -66,6 +67,8 @@ export interface Coordinator {
   readonly keys: Keys
   readonly operatorTokens: OperatorTokens
   readonly joinTokens: JoinTokens
+  /** Steady time of this coordinator: what deadlines are measured with. */
+  steadyNowMs(): number
   join(request: JoinRequest, remoteAddress: string | null): Promise<JoinResponse>
   start(): void
   /** Ends every loop and session; what was committed is durable already. The store stays open. */
@@ -90,7 +93,8 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     urls: settings.urls,
     caDigest: settings.caDigest,
   })
-  const services = createServicesLoop({ state, observed, clock, logger })
+  const steadyNowMs = steadyTime(clock)
+  const services = createServicesLoop({ state, observed, clock, logger, steadyNowMs })
   const placement = createPlacementLoop({ state, observed, clock, logger, config: { strategy: settings.strategy } })
   const scaling = createScalingLoop({ state, observed, clock, logger })
   const fleet = createFleetLoop({
@@ -103,6 +107,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     ids,
     logger,
     config: settings.fleet,
+    steadyNowMs,
     async userDataFor(machine, pool) {
       const token = await joinTokens.create({ machineId: machine.id, labels: {}, actor: 'fleet' })
       return deps.userData(machine, pool, token.text)
@@ -124,6 +129,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     keys,
     operatorTokens,
     joinTokens,
+    steadyNowMs,
     join,
     start() {
       hub.start()

@@ -68,6 +68,8 @@ export interface NodeActions {
       readonly actor: string
     },
   ): Promise<void>
+  /** The cloud takes its machine away `deadlineMs` from now: drains it by then, and buys what its instances need. */
+  interrupt(node: NodeId, deadlineMs: number, actor: string): Promise<void>
   /** Forgets a node; refused while it runs instances unless `force`. */
   remove(node: NodeId, options: { readonly force: boolean; readonly actor: string }): Promise<void>
 }

@@ -22,6 +22,7 @@ export const ROUTE_ROLES = {
   'GET /v1/nodes': 'viewer',
   'GET /v1/nodes/{node}': 'viewer',
   'POST /v1/nodes/{node}/drain': 'operator',
+  'POST /v1/nodes/{node}/interruption': 'operator',
   'POST /v1/nodes/{node}/cordon': 'operator',
   'POST /v1/nodes/{node}/uncordon': 'operator',
   'DELETE /v1/nodes/{node}': 'operator',

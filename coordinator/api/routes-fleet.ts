@@ -90,6 +90,23 @@ function addNodeRoutes({ add }: Endpoints, deps: ApiDeps): void {
   )
   add(
     {
+      route: 'POST /v1/nodes/{node}/interruption',
+      tag: 'nodes',
+      summary: 'The cloud takes its machine away (spot interruption): drain it by then, buy what its instances need',
+      params: nodePath,
+      /** Compose duration from now until the machine is gone. */
+      body: z.strictObject({ deadline: durationSchema }),
+      returns: nodeView,
+      status: 202,
+    },
+    async ({ params, body, actor }) => {
+      const { id } = nodeOf(params.node)
+      await nodes.interrupt(id, body.deadline, actor)
+      return viewNode(world, nodeOf(id))
+    },
+  )
+  add(
+    {
       route: 'POST /v1/nodes/{node}/cordon',
       tag: 'nodes',
       summary: 'Place nothing new on it',

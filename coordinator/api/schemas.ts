@@ -181,6 +181,7 @@ export const poolInput = z
     userData: z.enum(['script', 'cloud-config']).default('script'),
     billing: z.enum(['second', 'hour']).default('second'),
     budgetUsdPerMonth: z.number().nonnegative().nullable().default(null),
+    spareSlots: z.number().int().nonnegative().max(10_000).default(0),
     settings: z.record(z.string(), z.unknown()).default({}),
   })
   .refine((pool) => pool.min <= pool.max, { path: ['min'], message: 'must not exceed max' })

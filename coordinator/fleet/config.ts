@@ -33,6 +33,23 @@ export interface FleetConfig {
   readonly budgetUsdPerMonth: number | null
   /** Share of each remaining node, in percent, that must stay free when a node is given back: keeps the next step from buying. */
   readonly headroomPercent: number
+  /** Room kept free for so many instances beside those wanted, wherever untainted; pools may ask for more. */
+  readonly spareSlots: number
+  readonly spareSlotCpuMillis: number
+  readonly spareSlotMemoryBytes: number
+  /** A machine that takes this many times its pool's learned p90 while work waits gets a stand-in from another pool. 0: never. */
+  readonly slowBootFactor: number
+  /** Nodes that are given back at the same time. */
+  readonly maxParallelDrains: number
+  /**
+   * A node is given back only if its share of the fleet's price is at least this many times its share of the instances: moving
+   * almost everything to save next to nothing is not worth it. 0: always.
+   */
+  readonly minSavingsRatio: number
+  /** Moves onto nodes that joined, per hour; 0: none. */
+  readonly rebalanceMovesPerHour: number
+  /** Only while the fullest node is this many percent of its capacity fuller than the one that joined. */
+  readonly rebalanceImbalancePercent: number
 }
 
 export const DEFAULT_FLEET_CONFIG: FleetConfig = {
@@ -54,4 +71,12 @@ export const DEFAULT_FLEET_CONFIG: FleetConfig = {
   maxBuysPerPass: 50,
   budgetUsdPerMonth: null,
   headroomPercent: 10,
+  spareSlots: 0,
+  spareSlotCpuMillis: 500,
+  spareSlotMemoryBytes: 512 * 2 ** 20,
+  slowBootFactor: 2,
+  maxParallelDrains: 1,
+  minSavingsRatio: 0.5,
+  rebalanceMovesPerHour: 12,
+  rebalanceImbalancePercent: 40,
 }

@@ -15,7 +15,7 @@ import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Reason } from '../../shared/plan.ts'
 import type { Random } from '../../shared/random.ts'
 import type { PlacementNode } from '../placement/model.ts'
-import { createNodeView, requestOfRecord } from '../placement/node-view.ts'
+import { createNodeView } from '../placement/node-view.ts'
 import type { Refusal } from '../placement/plan-placement.ts'
 import type { ChargeOf } from '../placement/requests.ts'
 import type { Provider } from '../providers/provider.ts'
@@ -24,14 +24,17 @@ import type { State } from '../state/state.ts'
 import { DEFAULT_FLEET_CONFIG, type FleetConfig } from './config.ts'
 import { createFleetRecords } from './fleet-records.ts'
 import { fleetViewOf, type FleetView } from './fleet-view.ts'
+import { ghostsOf, type Predicted } from './ghosts.ts'
+import { createGiveBack } from './give-back.ts'
 import { createMachineExecutor } from './machine-executor.ts'
-import { isComing } from './machine-states.ts'
+import { terminateMachine } from './machine-updates.ts'
 import { drainNode, uncordonNode } from './node-actions.ts'
-import { budgetOf } from './plan-budget.ts'
+import { BUDGET_REASON } from './drain-reasons.ts'
 import { type CapacityAction, type CapacityPlan, planCapacity } from './plan-capacity.ts'
-import { planConsolidation } from './plan-consolidation.ts'
 import { planDrain } from './plan-drain.ts'
+import { leadOf, learnLeads, type PoolLead } from './plan-leads.ts'
 import { EMPTY_REAP_MEMORY, planReap, type ReapMemory } from './plan-reap.ts'
+import { steadyTime } from './steady-time.ts'
 
 export interface FleetLoopDeps {
   readonly state: State
@@ -49,6 +52,10 @@ export interface FleetLoopDeps {
   readonly logger: Logger
   readonly config?: Partial<FleetConfig>
   readonly chargeOf?: ChargeOf
+  /** Instances that services will want within the machine lead time; machines for them come ahead of demand. Default none. */
+  predicted?(): readonly Predicted[]
+  /** Steady time that the rest of the coordinator measures deadlines with; default one of its own. */
+  steadyNowMs?(): number
 }
 
 export interface FleetLoop extends Loop {
@@ -56,11 +63,13 @@ export interface FleetLoop extends Loop {
   waitingFor(instance: InstanceId): MachineId | null
   /** What the fleet does about an unplaced instance, for explanations: "waiting for machine m-…", "no pool fits, …"; null if nothing is known. */
   noteFor(instance: InstanceId): string | null
+  /**
+   * Learned p90 of order → joined, in ms: of one pool, or the longest of those that can be bought from; null before enough
+   * machines have joined.
+   */
+  machineLeadMs(pool?: string): number | null
   view(): FleetView
 }
-
-/** Reasons on drains that are not taken back when demand returns. */
-const BUDGET_REASON = 'budget:'
 
 export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const { state, observed, clock } = deps
@@ -69,7 +78,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const nodeView = createNodeView(deps)
   const startWallMs = clock.now()
   const startMonotonicMs = clock.monotonicMs()
-  const nowMs = () => Math.floor(startWallMs + clock.monotonicMs() - startMonotonicMs)
+  const nowMs = deps.steadyNowMs ?? steadyTime(clock)
+  const steady = { state, clock: { now: nowMs } }
   const clusterId = () => state.snapshot.get('cluster', 'cluster')?.id ?? 'rubato'
 
   const executor = createMachineExecutor({
@@ -89,6 +99,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   let nextListAtMs = 0
   let nextDownAtMs = startWallMs + config.downIntervalMs
   let lastUpAtMs = startWallMs
+  let lastScaleDownAtMs = startWallMs
+  let learned: ReadonlyMap<string, PoolLead> | null = null
   let waiting: ReadonlyMap<InstanceId, MachineId> = new Map()
   let blocked: ReadonlyMap<InstanceId, string> = new Map()
   let budgetReached: string | null = null
@@ -97,6 +109,34 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
 
   const machines = () => [...state.snapshot.all('machine').values()]
   const pools = () => [...state.snapshot.all('pool').values()]
+  const leads = () => {
+    learned ??= learnLeads(machines())
+    return learned
+  }
+  const ghosts = () =>
+    ghostsOf({
+      snapshot: state.snapshot,
+      predicted: deps.predicted?.() ?? [],
+      pools: pools(),
+      config,
+      ...(deps.chargeOf ? { chargeOf: deps.chargeOf } : {}),
+    })
+  const giveBack = createGiveBack({
+    ...deps,
+    logger,
+    config,
+    records,
+    nodes: () => nodeView.nodes(),
+    machines,
+    pools,
+    leads,
+    ghosts: () => ghosts().map(({ request }) => request),
+    refusals: () => deps.placement.refusals(),
+    blocked: () => blocked,
+    lastUpAtMs: () => lastUpAtMs,
+    nowMs,
+    note: (part, why) => void reasons.set(part, why),
+  })
   const livenessOf = (id: NodeId) => observed.node(id)?.liveness ?? 'unknown'
 
   const run = async (signal: AbortSignal): Promise<number | null> => {
@@ -109,7 +149,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     await giveUpSilent()
     wake(await drains())
     wake(await capacity())
-    wake(await giveBack())
+    wake(await down())
     await records.prune()
     if (signal.aborted) return null
     wake(executor.sync())
@@ -155,7 +195,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       const silentMs = clock.monotonicMs() - (observed.node(node.id)?.lastSeenMonotonicMs ?? startMonotonicMs)
       if (silentMs < config.silentNodeMs || state.snapshot.get('pool', machine.pool)?.static !== false) continue
       const reason = `its agent has been silent for ${Math.round(silentMs / 60_000)} min`
-      await drainNode(deps, node.id, { by: 'fleet', reason, deleteMachine: true, deadlineMs: config.drainDeadlineMs })
+      await drainNode(steady, node.id, { by: 'fleet', reason, deleteMachine: true, deadlineMs: config.drainDeadlineMs })
     }
   }
 
@@ -182,16 +222,19 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       .refusals()
       .filter((refusal) => state.snapshot.instances().get(refusal.instance)?.nodeId === null)
     const nodes = nodeView.nodes().map(asThere)
+    const ahead = ghosts()
+    const isShort = refused.length > 0 || ahead.length > 0
     const plan = planCapacity({
       refused: refused.map((refusal) => refusal.request),
       nodes,
-      reclaimable:
-        refused.length === 0 ? [] : nodes.filter((node) => mayTakeBack(node.id)).map((node) => ({ ...node, closed: null })),
+      ghosts: ahead,
+      reclaimable: isShort ? nodes.filter((node) => mayTakeBack(node.id)).map((node) => ({ ...node, closed: null })) : [],
       machines: machines(),
       pools: pools(),
       handJoined: handJoined(),
       cooling: executor.cooling(),
       providers: new Set(deps.providers.keys()),
+      leads: leads(),
       config,
       nowMs: nowMs(),
     })
@@ -202,10 +245,16 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     await noteBudget(plan)
     const buys: Extract<CapacityAction, { kind: 'buy' }>[] = []
     for (const action of plan.actions) {
-      if (action.kind === 'buy') buys.push(action)
-      else {
+      if (action.kind === 'buy') {
+        buys.push(action)
+        // A pool that is late now is late for the next burst too.
+        const late = action.standInFor === undefined ? undefined : state.snapshot.get('machine', action.standInFor)
+        if (late) executor.cool(late.pool, `${late.id} takes too long`, config.capacityCoolDownMs)
+      } else if (action.kind === 'cancel') {
+        await terminateMachine(deps, action.machineId, { reason: action.reason, by: 'fleet', nowMs: nowMs() })
+      } else {
         lastUpAtMs = nowMs()
-        await uncordonNode(deps, action.nodeId, 'fleet', `${action.instances.length} instances need it`)
+        await uncordonNode(steady, action.nodeId, 'fleet', `${action.instances.length} instances need it`)
       }
     }
     if (buys.length > 0) {
@@ -249,82 +298,22 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     await records.commit(state.change().event(event))
   }
 
-  const giveBack = async () => {
-    if (nowMs() < nextDownAtMs) return null
-    nextDownAtMs = nowMs() + config.downIntervalMs
-    const hold = holdReason()
-    if (hold?.always) {
-      reasons.set('consolidation', [{ subject: 'fleet', code: 'holds', text: hold.text }])
-      return null
+  const down = async () => {
+    let wakeAtMs = await giveBack.rebalance()
+    if (nowMs() >= nextDownAtMs) {
+      nextDownAtMs = nowMs() + config.downIntervalMs
+      wakeAtMs = earliest(wakeAtMs, await giveBack.consolidate())
     }
-    const budget = budgetOf({ machines: machines(), pools: pools(), limitUsd: config.budgetUsdPerMonth, nowMs: nowMs() })
-    const overBudget =
-      budget.limitUsd !== null && budget.projectedUsd > budget.limitUsd
-        ? `this month comes to $${budget.projectedUsd.toFixed(2)}, over $${budget.limitUsd.toFixed(2)}`
-        : null
-    const plan = planConsolidation(
-      {
-        nodes: nodeView.nodes(),
-        requestsOn: (id) =>
-          (state.snapshot.get('assignments', id)?.instances ?? []).flatMap((instance) => {
-            const request = instance.goal === 'run' ? requestOfRecord(instance, state.snapshot, deps.chargeOf) : null
-            return request ? [request] : []
-          }),
-        keepsData: keepsData(),
-        machineOf: (id) => {
-          const machineId = state.snapshot.get('node', id)?.machineId
-          return machineId ? state.snapshot.get('machine', machineId) : undefined
-        },
-        machines: machines(),
-        pools: pools(),
-        hold: hold?.text ?? null,
-        overBudget,
-        minNodeAgeMs: config.minNodeAgeMs,
-        headroomPercent: config.headroomPercent,
-      },
-      nowMs(),
-    )
-    reasons.set('consolidation', plan.reasons)
-    for (const action of plan.actions) {
-      logger.info('node is given back', { nodeId: action.nodeId, reason: action.reason })
-      const { drainDeadlineMs: deadlineMs } = config
-      await drainNode(deps, action.nodeId, { by: 'fleet', reason: action.reason, deleteMachine: true, deadlineMs })
-    }
-    return null
+    return wakeAtMs
   }
 
-  /** A service pinned to 0, or one whose instance is being made anew, still has its data; what scaling took away has none. */
-  const keepsData = (): ReadonlySet<NodeId> => {
-    const kept = new Set<NodeId>()
-    for (const { desired, pinned, homes } of state.snapshot.all('service').values())
-      for (const [slot, nodeId] of Object.entries(homes ?? {}))
-        if (Number(slot) <= Math.max(1, desired, pinned ?? 0)) kept.add(nodeId)
-    return kept
-  }
-
-  /** Why no node is given back now. `always`: not even for the budget's sake. */
-  const holdReason = (): { readonly text: string; readonly always: boolean } | null => {
-    if (observed.frozen) return { text: `frozen: ${observed.frozen.reason}`, always: true }
-    for (const node of state.snapshot.all('node').values()) {
-      const liveness = livenessOf(node.id)
-      if (node.availability === 'draining') return { text: `${node.id} drains, one at a time`, always: true }
-      if (liveness === 'unknown' || liveness === 'suspect') return { text: `${node.id} has not reported`, always: true }
-    }
-    for (const machine of machines()) {
-      if (machine.phase === 'terminating') return { text: `${machine.id} is being deleted, one at a time`, always: true }
-      if (isComing(machine)) return { text: `${machine.id} is on its way`, always: false }
-    }
-    // What fits on no node and on nothing that can be bought must not keep idle machines alive for ever.
-    const hopeless = new Set(blocked.keys())
-    for (const refusal of deps.placement.refusals()) if (refusal.request.global) hopeless.add(refusal.instance)
-    for (const service of state.snapshot.all('service').values()) {
-      if (service.pending.some((instance) => !hopeless.has(instance.id)))
-        return { text: `${service.id} has instances waiting`, always: false }
-      const phase = service.rollout?.phase
-      if (phase === 'progressing' || phase === 'monitoring' || phase === 'rolling-back')
-        return { text: `${service.id} is being updated`, always: false }
-    }
-    return nowMs() - lastUpAtMs < config.downIntervalMs ? { text: 'capacity was added a moment ago', always: false } : null
+  /** A step down may have made a node superfluous: it is looked at then, not a minute later. */
+  const noteScaleDown = (id: string) => {
+    const last = state.snapshot.get('service', id)?.lastScale
+    if (!last || last.to >= last.from || last.atMs <= lastScaleDownAtMs) return
+    lastScaleDownAtMs = last.atMs
+    nextDownAtMs = Math.min(nextDownAtMs, nowMs())
+    loop.poke()
   }
 
   const loop = createLoop({ name: 'fleet', clock, logger, run })
@@ -333,7 +322,9 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     start() {
       if (unsubscribers.length > 0) return
       unsubscribers = [
-        state.onChange(({ kinds }) => {
+        state.onChange(({ kinds, keys }) => {
+          if (kinds.has('machine')) learned = null
+          if (kinds.has('service')) for (const { kind, key } of keys) if (kind === 'service') noteScaleDown(key)
           if (kinds.has('machine') || kinds.has('node') || kinds.has('pool') || kinds.has('assignments')) loop.poke()
         }),
         observed.onChange(({ nodes, useOnly }) => {
@@ -356,9 +347,17 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       const machine = waiting.get(instance)
       return machine === undefined ? (blocked.get(instance) ?? null) : `waiting for machine ${machine}`
     },
+    machineLeadMs(pool) {
+      const names = pool === undefined ? pools().flatMap(({ name, max }) => (max > 0 ? [name] : [])) : [pool]
+      return names.reduce<number | null>((longest, name) => {
+        const { joinP90Ms } = leadOf(leads(), name)
+        return joinP90Ms === null ? longest : Math.max(longest ?? 0, joinP90Ms)
+      }, null)
+    },
     view: () =>
       fleetViewOf({
         pools: pools(),
+        leads: leads(),
         machines: machines(),
         limitUsd: config.budgetUsdPerMonth,
         cooling: executor.cooling(),

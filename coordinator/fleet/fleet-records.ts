@@ -6,21 +6,25 @@ import type { Clock } from '../../shared/clock.ts'
 import { RetryableError } from '../../shared/errors.ts'
 import type { Ids } from '../../shared/ids.ts'
 import type { Logger } from '../../shared/logger.ts'
-import type { InstanceId, MachineId } from '../../shared/model/identity.ts'
+import { instanceId, type InstanceId, type MachineId, parseInstanceId, serviceIdOf } from '../../shared/model/identity.ts'
 import type { Reason } from '../../shared/plan.ts'
+import { nextGeneration, withGeneration } from '../services/generations.ts'
+import type { InstanceRecord } from '../state/objects.ts'
 import type { Change, State } from '../state/state.ts'
 import { monthOf } from './calendar.ts'
 import type { FleetConfig } from './config.ts'
 import type { MachineExecutor } from './machine-executor.ts'
 import { isComing } from './machine-states.ts'
 import { changeMachine, removeNodeOf, terminateMachine } from './machine-updates.ts'
+import { interruptNode } from './node-actions.ts'
 import type { CapacityAction } from './plan-capacity.ts'
 import type { DrainAction } from './plan-drain.ts'
 import type { ReapAction } from './plan-reap.ts'
+import type { RebalanceAction } from './plan-rebalance.ts'
 
 export interface FleetRecordsDeps {
   readonly state: State
-  readonly executor: Pick<MachineExecutor, 'cool' | 'deleteOrphan'>
+  readonly executor: Pick<MachineExecutor, 'cool' | 'succeeded' | 'deleteOrphan'>
   readonly clock: Clock
   readonly ids: Ids
   readonly logger: Logger
@@ -40,6 +44,8 @@ export interface FleetRecords {
   applyDrain(action: DrainAction): Promise<void>
   /** Stores the intent; the executor acts on it in this pass or, after a crash, in the next coordinator's first. */
   buy(actions: readonly Buy[]): Promise<ReadonlyMap<InstanceId, MachineId>>
+  /** Starts a copy of the instance on the other node; services stop the old one when it is ready. False: it is too late for that. */
+  move(action: RebalanceAction): Promise<boolean>
   /** Forgets machines that ended long ago, some at a time. */
   prune(): Promise<void>
   /** One event per new alarm; an alarm that ended may be raised again. */
@@ -50,10 +56,13 @@ export interface FleetRecords {
 /** Machines that ended are kept this long beyond their month: what they cost and how long they lived. */
 const KEEP_ENDED_MS = 15 * 86_400_000
 const PRUNE_PER_PASS = 50
+/** An alarm that was not raised for this long has ended, and is told again when it comes back. Longer than between two lists. */
+const ALARM_ENDED_MS = 900_000
 
 export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
   const { state, executor, logger, config, clusterId, nowMs } = deps
-  let alarms = new Set<string>()
+  /** Code and text of an alarm → when it was last raised. */
+  const alarms = new Map<string, number>()
 
   const noteJoined = async () => {
     for (const node of state.snapshot.all('node').values()) {
@@ -78,6 +87,7 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
             data: { node: node.id, pool: after.pool, afterMs: nowMs() - after.requestedAtMs },
           }),
       )
+      executor.succeeded(machine.pool)
     }
   }
 
@@ -118,6 +128,9 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
         return
       case 'adopt':
         await adopt(action)
+        return
+      case 'interrupt':
+        await interruptNode({ state, clock: { now: nowMs } }, action.nodeId, action.deadlineAtMs, 'the provider')
         return
       case 'delete-orphan':
         logger.warn('unknown machine with our tag is deleted', { provider: action.provider, name: action.cloud.name })
@@ -229,6 +242,7 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
         goneAtMs: null,
         attempts: 0,
         lastError: null,
+        ...(action.standInFor === undefined ? {} : { standInFor: action.standInFor }),
       })
       change.event({
         actor: 'fleet',
@@ -244,6 +258,40 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
     return ordered
   }
 
+  const move = async ({ instance: id, from, to, reason }: RebalanceAction): Promise<boolean> => {
+    const { snapshot } = state
+    const identity = parseInstanceId(id)
+    const old = snapshot.get('assignments', from)?.instances.find((record) => record.id === id)
+    const service = snapshot.get('service', serviceIdOf(id))
+    if (!identity || !service || old?.goal !== 'run' || snapshot.get('node', to)?.availability !== 'active') return false
+    const generation = nextGeneration(service, identity.slot, snapshot.instancesOf(service.id))
+    const copy: InstanceRecord = {
+      ...old,
+      id: instanceId({ ...identity, generation }),
+      nodeId: to,
+      createdAtMs: deps.clock.now(),
+      placedAtMs: deps.clock.now(),
+      replaces: id,
+      moves: true,
+    }
+    const present = snapshot.get('assignments', to)?.instances ?? []
+    const change = state
+      .change()
+      .put('service', service.id, withGeneration(service, identity.slot, generation))
+      .put('assignments', to, { nodeId: to, instances: [...present, copy] })
+    const data = { from, to }
+    change.event({
+      actor: 'fleet',
+      type: 'instance.moving',
+      subject: id,
+      message: `${id} moves: ${reason}`,
+      severity: 'info',
+      data,
+    })
+    await commit(change)
+    return true
+  }
+
   const prune = async () => {
     const keepSinceMs = monthOf(nowMs()).startMs - KEEP_ENDED_MS
     const old = [...state.snapshot.all('machine').values()].filter(
@@ -256,9 +304,13 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
   }
 
   const alarm = async (raised: readonly Reason[]) => {
-    const current = new Set(raised.map((reason) => `${reason.code}\n${reason.text}`))
-    const news = raised.filter((reason) => !alarms.has(`${reason.code}\n${reason.text}`))
-    if (raised.length > 0) alarms = new Set([...current, ...[...alarms].slice(-100)])
+    for (const [key, atMs] of alarms) if (nowMs() - atMs > ALARM_ENDED_MS) alarms.delete(key)
+    const news: Reason[] = []
+    for (const reason of raised) {
+      const key = `${reason.code}\n${reason.text}`
+      if (!alarms.has(key)) news.push(reason)
+      alarms.set(key, nowMs())
+    }
     if (news.length === 0) return
     const change = state.change()
     for (const { subject, code, text } of news.slice(0, 50)) {
@@ -274,5 +326,5 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
     throw new RetryableError(`fleet decision could not be stored: ${outcome.kind}: ${outcome.detail}`)
   }
 
-  return { noteJoined, applyReap, applyDrain, buy, prune, alarm, commit }
+  return { noteJoined, applyReap, applyDrain, buy, move, prune, alarm, commit }
 }

@@ -2,6 +2,7 @@
 import type { MachinePhase, MachineRecord, Pool } from '../../shared/model/node.ts'
 import type { Reason } from '../../shared/plan.ts'
 import { budgetOf } from './plan-budget.ts'
+import { leadOf, type PoolLead } from './plan-leads.ts'
 
 export interface PoolView {
   readonly name: string
@@ -14,6 +15,9 @@ export interface PoolView {
   readonly counts: Readonly<Partial<Record<MachinePhase, number>>>
   /** Epoch ms until which it rests after failures, and why; null when it does not. */
   readonly cooling: { readonly untilMs: number; readonly reason: string } | null
+  /** Learned p90 of order → joined and of a machine's life, ms; null before enough machines taught it. */
+  readonly joinP90Ms: number | null
+  readonly lifeP90Ms: number | null
 }
 
 export interface FleetView {
@@ -32,10 +36,11 @@ export function fleetViewOf(input: {
   readonly limitUsd: number | null
   readonly cooling: ReadonlyMap<string, { readonly untilMs: number; readonly reason: string }>
   readonly reasons: readonly Reason[]
+  readonly leads: ReadonlyMap<string, PoolLead>
   readonly nowMs: number
 }): FleetView {
   const { machines, nowMs } = input
-  const budget = budgetOf({ machines, pools: input.pools, limitUsd: input.limitUsd, nowMs })
+  const budget = budgetOf({ machines, pools: input.pools, limitUsd: input.limitUsd, nowMs, leads: input.leads })
   const pools = [...input.pools].sort((a, b) => (a.name < b.name ? -1 : 1))
   return {
     pools: pools.map((pool) => {
@@ -52,6 +57,7 @@ export function fleetViewOf(input: {
         max: pool.max,
         static: pool.static,
         counts,
+        ...leadOf(input.leads, pool.name),
         cooling: rest && rest.untilMs > nowMs ? { untilMs: rest.untilMs, reason: rest.reason } : null,
       }
     }),

@@ -39,6 +39,8 @@ export interface MachineExecutor {
   cooling(): ReadonlyMap<string, { readonly untilMs: number; readonly reason: string }>
   /** Lets a pool rest; each failure in a row doubles the time. */
   cool(pool: string, reason: string, baseMs: number): void
+  /** A machine of the pool joined: its failures are forgotten once its rest is over. */
+  succeeded(pool: string): void
   deleteOrphan(provider: string, cloud: CloudMachine): void
   /** Asks every provider what exists; lists come by `takeLists`. Does nothing while an earlier question is open. */
   requestLists(): void
@@ -134,7 +136,6 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
           signal,
         ),
       )
-      resting.delete(pool.name)
       await confirm(machine.id, cloud)
     } catch (error) {
       if (abort.signal.aborted) return
@@ -207,8 +208,6 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
           })
         },
       )
-      failures.delete(machine.id)
-      dueAt.delete(machine.id)
     }
   }
 
@@ -233,6 +232,9 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
     sync() {
       let wakeAtMs: number | null = null
       const nowMs = deps.nowMs()
+      for (const map of [dueAt, failures])
+        for (const id of map.keys()) if (!isUnderWay(state.snapshot.get('machine', id))) map.delete(id)
+      for (const [pool, rest] of resting) if (nowMs - rest.untilMs > COOL_DOWN_CAP_MS) resting.delete(pool)
       const machines = [...state.snapshot.all('machine').values()].sort(
         (a, b) => a.requestedAtMs - b.requestedAtMs || (a.id < b.id ? -1 : 1),
       )
@@ -251,6 +253,9 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
     },
     cooling: () => resting,
     cool,
+    succeeded(pool) {
+      if ((resting.get(pool)?.untilMs ?? Number.POSITIVE_INFINITY) <= deps.nowMs()) resting.delete(pool)
+    },
     deleteOrphan(providerName, cloud) {
       const provider = providers.get(providerName)
       const key = `orphan ${providerName} ${cloud.id}`
@@ -282,4 +287,9 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
       await Promise.all([...creating.values(), ...deleting.values(), ...listing.values()])
     },
   }
+}
+
+/** Whether something is left to be asked of its cloud. */
+function isUnderWay(machine: MachineRecord | undefined): boolean {
+  return machine?.phase === 'requested' || machine?.phase === 'terminating'
 }

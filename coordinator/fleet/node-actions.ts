@@ -4,11 +4,13 @@ import { ConflictError, NotFoundError, UnavailableError } from '../../shared/err
 import type { NodeId } from '../../shared/model/identity.ts'
 import type { NodeRecord } from '../../shared/model/node.ts'
 import type { State } from '../state/state.ts'
+import { INTERRUPTED_BY } from './drain-reasons.ts'
 import { mayBecome } from './machine-states.ts'
 
 export interface NodeActionDeps {
   readonly state: State
-  readonly clock: Clock
+  /** Steady time, where deadlines are made: see steady-time.ts. */
+  readonly clock: Pick<Clock, 'now'>
 }
 
 export interface DrainOptions {
@@ -37,6 +39,31 @@ export function drainNode(deps: NodeActionDeps, nodeId: NodeId, options: DrainOp
       deleteMachine: options.deleteMachine,
     },
   }))
+}
+
+/**
+ * The cloud takes the machine away at `deadlineAtMs` (spot interruption): the node drains with that deadline, which never moves
+ * back when the notice comes again, and is not taken back. Throws NotFoundError.
+ */
+export function interruptNode(deps: NodeActionDeps, nodeId: NodeId, deadlineAtMs: number, by: string): Promise<NodeRecord> {
+  const nowMs = deps.clock.now()
+  const inS = Math.max(0, Math.round((deadlineAtMs - nowMs) / 1000))
+  const message = `${nodeId} is interrupted: the cloud takes its machine away in ${inS} s (told by ${by})`
+  return editNode(deps, nodeId, by, 'node.interrupted', message, (node) => {
+    const { drain } = node
+    if (drain?.by === INTERRUPTED_BY && drain.deadlineAtMs <= deadlineAtMs) return node
+    return {
+      ...node,
+      availability: node.availability === 'drained' ? 'drained' : 'draining',
+      drain: {
+        reason: 'interrupted: the cloud takes its machine away',
+        by: INTERRUPTED_BY,
+        startedAtMs: drain?.startedAtMs ?? nowMs,
+        deadlineAtMs: Math.min(deadlineAtMs, drain?.deadlineAtMs ?? deadlineAtMs),
+        deleteMachine: true,
+      },
+    }
+  })
 }
 
 /** No new instances; what runs stays. A node that drains goes on draining. */

@@ -5,16 +5,17 @@
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { monthOf } from './calendar.ts'
 import { isAlive } from './machine-states.ts'
+import { leadOf, learnLeads, type PoolLead } from './plan-leads.ts'
 
 const HOUR_MS = 3_600_000
-/** Fewer ended machines than this say nothing about how long one lives. */
-const LEARN_FROM = 5
 
 export interface BudgetInput {
   readonly machines: readonly MachineRecord[]
   readonly pools: readonly Pool[]
   readonly limitUsd: number | null
   readonly nowMs: number
+  /** What `learnLeads` makes of the machines, where the caller has it already. */
+  readonly leads?: ReadonlyMap<string, PoolLead>
 }
 
 export interface BudgetState {
@@ -29,6 +30,7 @@ export interface BudgetState {
 
 export function budgetOf(input: BudgetInput): BudgetState {
   const { machines, pools, limitUsd, nowMs } = input
+  const leads = input.leads ?? learnLeads(machines)
   const month = monthOf(nowMs)
   const hoursLeft = (month.endMs - nowMs) / HOUR_MS
   const byName = new Map(pools.map((pool) => [pool.name, pool]))
@@ -36,16 +38,15 @@ export function budgetOf(input: BudgetInput): BudgetState {
 
   let committedUsd = 0
   const minimumLeft = new Map(pools.map((pool) => [pool.name, pool.min]))
-  for (const machine of [...machines].sort(byAge)) {
+  for (const machine of machines.filter(isAlive).sort(byAge)) {
     const pool = byName.get(machine.pool)
-    if (!isAlive(machine)) continue
     const left = minimumLeft.get(machine.pool) ?? 0
     if (left > 0) minimumLeft.set(machine.pool, left - 1)
     if (left > 0 || pool?.static) committedUsd += machine.priceUsdPerHour * hoursLeft
     else {
       // Once its expected life is over a machine is bound to nothing more: it can be given back at any time.
       const aliveHours = billedHours(Math.max(0, nowMs - machine.requestedAtMs), pool)
-      const lifeHours = commitmentHours(machine.pool, machines)
+      const lifeHours = commitmentHours(machine.pool, leads)
       committedUsd += machine.priceUsdPerHour * Math.min(hoursLeft, Math.max(0, lifeHours - aliveHours))
     }
   }
@@ -56,7 +57,7 @@ export function budgetOf(input: BudgetInput): BudgetState {
     projectedUsd: spentUsd + committedUsd,
     limitUsd,
     costUsdOf: (pool) =>
-      pool.priceUsdPerHour * (pool.static ? hoursLeft : Math.min(Math.max(1, hoursLeft), commitmentHours(pool.name, machines))),
+      pool.priceUsdPerHour * (pool.static ? hoursLeft : Math.min(Math.max(1, hoursLeft), commitmentHours(pool.name, leads))),
   }
 }
 
@@ -82,17 +83,12 @@ function billedHours(durationMs: number, pool: Pool | undefined): number {
   return pool?.billing === 'hour' ? Math.ceil(hours) : hours
 }
 
-/** How long a machine is expected to be kept, in hours: at least the hour, and the p90 of how long others of its pool were. */
-function commitmentHours(pool: string, machines: readonly MachineRecord[]): number {
-  const lives = machines
-    .flatMap((machine) =>
-      machine.pool === pool && machine.joinedAtMs !== null && machine.goneAtMs !== null
-        ? [(machine.goneAtMs - machine.requestedAtMs) / HOUR_MS]
-        : [],
-    )
-    .sort((a, b) => a - b)
-  if (lives.length < LEARN_FROM) return 1
-  return Math.max(1, lives[Math.min(lives.length - 1, Math.floor(lives.length * 0.9))] ?? 1)
+/**
+ * How long a machine is expected to be kept, in hours: at least the hour, which no billing unit exceeds, and the p90 of how long
+ * others of its pool were.
+ */
+function commitmentHours(pool: string, leads: ReadonlyMap<string, PoolLead>): number {
+  return Math.max(1, (leadOf(leads, pool).lifeP90Ms ?? 0) / HOUR_MS)
 }
 
 function byAge(a: MachineRecord, b: MachineRecord): number {

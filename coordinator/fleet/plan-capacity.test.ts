@@ -76,14 +76,16 @@ function plan(overrides: Partial<CapacityInput>) {
     handJoined: new Map(),
     cooling: new Map(),
     providers: new Set(['p']),
-    config: { maxBuysPerPass: 50, budgetUsdPerMonth: null },
+    config: { maxBuysPerPass: 50, budgetUsdPerMonth: null, slowBootFactor: 2 },
     nowMs: NOW,
     ...overrides,
   })
 }
 
 const poolsOf = (result: ReturnType<typeof plan>) =>
-  result.actions.map((action) => (action.kind === 'buy' ? action.pool : action.nodeId))
+  result.actions.map((action) =>
+    action.kind === 'buy' ? action.pool : action.kind === 'reclaim' ? action.nodeId : action.machineId,
+  )
 
 describe('capacity', () => {
   it('M6: buys the cheapest set: one large machine for much, a small one for the rest', () => {
@@ -160,7 +162,7 @@ describe('capacity', () => {
               group.apart ? { avoid: [`s/${index}`], affinityRequired: true } : {},
             ),
           )
-          const result = plan({ refused, pools, config: { maxBuysPerPass: 50, budgetUsdPerMonth: limit } })
+          const result = plan({ refused, pools, config: { maxBuysPerPass: 50, budgetUsdPerMonth: limit, slowBootFactor: 2 } })
           const bought = new Map<string, number>()
           const promised = new Set<string>()
           for (const action of result.actions) {

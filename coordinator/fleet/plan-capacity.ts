@@ -1,30 +1,46 @@
 /**
  * Why bought? Instances that fit nowhere → the cheapest set of machines that would hold them, found by packing them with the
  * very filters of placement. First what is there or coming is counted, then nodes that the fleet itself is giving back are
- * taken back, and only then is anything bought, within each pool's maximum and the budget. Pure.
+ * taken back, and only then is anything bought, within each pool's maximum and the budget. What is expected soon (a forecast,
+ * spare room, instances on a machine that the cloud takes away) is planned behind it in the same way, but never placed. Pure.
  */
 import type { InstanceId, MachineId, NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
 import { renderExplanation } from '../placement/explain.ts'
-import {
-  DEFAULT_PLACEMENT_OPTIONS,
-  type PlacementNode,
-  type PlacementOptions,
-  type PlacementRequest,
-} from '../placement/model.ts'
+import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { assumedNode } from '../placement/plan-offline.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
 import type { FleetConfig } from './config.ts'
 import { isAlive, isComing, mayExist } from './machine-states.ts'
 import { budgetOf, type BudgetState, poolBudgetOf } from './plan-budget.ts'
+import type { PoolLead } from './plan-leads.ts'
+import { type Budgets, cheapestPacking, countsAfter, type Kind, PACK } from './plan-packing.ts'
+import { planStandIns } from './plan-stand-ins.ts'
 
 export type CapacityAction =
   | { readonly kind: 'reclaim'; readonly nodeId: NodeId; readonly instances: readonly InstanceId[] }
-  | { readonly kind: 'buy'; readonly pool: string; readonly instances: readonly InstanceId[]; readonly reason: string }
+  | {
+      readonly kind: 'buy'
+      readonly pool: string
+      readonly instances: readonly InstanceId[]
+      readonly reason: string
+      /** The machine on its way that takes too long; one of the two is cancelled when the other has joined. */
+      readonly standInFor?: MachineId
+    }
+  | { readonly kind: 'cancel'; readonly machineId: MachineId; readonly reason: string }
+
+/** Room that is wanted for something which is not there yet. */
+export interface Ghost {
+  readonly request: PlacementRequest
+  /** Ends "room for …": `shop/web, as forecast`. */
+  readonly why: string
+}
 
 export interface CapacityInput {
   readonly refused: readonly PlacementRequest[]
+  /** See `Ghost`; default none. Their priority has to be below that of every real request. */
+  readonly ghosts?: readonly Ghost[]
   /** Nodes as placement sees them, with those not heard of since a take-over opened: not observed is not "not there". */
   readonly nodes: readonly PlacementNode[]
   /** Nodes that the fleet itself cordoned or drains, as they would be if it took them back. */
@@ -37,7 +53,9 @@ export interface CapacityInput {
   readonly cooling: ReadonlyMap<string, { readonly untilMs: number; readonly reason: string }>
   /** Providers that are configured; pools of others cannot be bought from. */
   readonly providers: ReadonlySet<string>
-  readonly config: Pick<FleetConfig, 'maxBuysPerPass' | 'budgetUsdPerMonth'>
+  /** What earlier machines of each pool taught; default nothing. */
+  readonly leads?: ReadonlyMap<string, PoolLead>
+  readonly config: Pick<FleetConfig, 'maxBuysPerPass' | 'budgetUsdPerMonth' | 'slowBootFactor'>
   readonly nowMs: number
 }
 
@@ -50,24 +68,8 @@ export interface CapacityPlan extends Plan<CapacityAction> {
   readonly budgetReached: string | null
 }
 
-interface Purchase {
-  readonly kind: Kind
-  readonly requests: readonly PlacementRequest[]
-}
-
-/** A pool with what a new machine of it offers. */
-interface Kind {
-  readonly pool: Pool
-  readonly node: PlacementNode
-}
-
-interface Solution {
-  readonly picks: readonly Purchase[]
-  readonly left: readonly PlacementRequest[]
-}
-
-/** Machines are packed full when they are bought, whatever strategy later spreads instances over them. */
-const PACK: PlacementOptions = { ...DEFAULT_PLACEMENT_OPTIONS, forceStrategy: 'binpack' }
+/** Below every priority that a service can have. */
+export const GHOST_PRIORITY = -1
 
 export function planCapacity(input: CapacityInput): CapacityPlan {
   const actions: CapacityAction[] = []
@@ -78,36 +80,42 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   const kinds = new Map(pools.map((pool) => [pool.name, kindOf(pool, input.nodes)]))
   const counts = new Map(pools.map((pool) => [pool.name, existingOf(pool.name, input)]))
   const budget = budgetsOf(input)
+  const ghosts = new Map((input.ghosts ?? []).map(({ request, why }) => [request.id, why]))
 
   // The minimum of each pool, whatever is asked for.
-  const bought: { id: string; node: PlacementNode }[] = []
+  const bought: PlacementNode[] = []
   for (const pool of pools) {
     const alive = input.machines.filter((machine) => machine.pool === pool.name && isAlive(machine)).length
     const have = alive + (input.handJoined.get(pool.name) ?? 0)
     if (!isAvailable(pool, input, counts)) continue
     for (let missing = pool.min - have; missing > 0 && actions.length < input.config.maxBuysPerPass; missing -= 1) {
       if ((counts.get(pool.name) ?? 0) >= pool.max) break
-      const kind = kinds.get(pool.name) as Kind
-      bought.push({ id: `~min-${pool.name}-${missing}`, node: kind.node })
+      const id = `~min-${pool.name}-${missing}`
+      bought.push({ ...(kinds.get(pool.name) as Kind).node, id, hostname: id })
       counts.set(pool.name, (counts.get(pool.name) ?? 0) + 1)
       actions.push({ kind: 'buy', pool: pool.name, instances: [], reason: `pool ${pool.name} keeps at least ${pool.min}` })
     }
   }
 
   // What is there, and what is on its way.
-  const wanted = input.refused.filter((request) => !request.global)
+  const real = input.refused.filter((request) => !request.global)
+  const wanted = [...real, ...(input.ghosts ?? []).map(({ request }) => request)]
   const coming = input.machines.filter(isComing)
   const virtual = coming.flatMap((machine) => {
     const kind = kinds.get(machine.pool)
     return kind ? [{ ...kind.node, id: machine.id, hostname: machine.id }] : []
   })
-  virtual.push(...bought.map(({ id, node }) => ({ ...node, id, hostname: id })))
+  const there = [...input.nodes, ...bought]
+  const held = planPlacement({ requests: wanted, nodes: [...there, ...virtual], options: PACK })
   const comingIds = new Set(coming.map((machine) => machine.id))
-  const held = planPlacement({ requests: wanted, nodes: [...input.nodes, ...virtual], options: PACK })
-  for (const { instance, node } of held.assignments) {
-    if (!comingIds.has(node)) continue
+  const waitingOn = new Map<MachineId, PlacementRequest[]>()
+  for (const { instance, node, request } of held.assignments) {
+    if (!comingIds.has(node) || ghosts.has(instance)) continue
     waiting.set(instance, node)
     reasons.push({ subject: instance, code: 'waits-for-machine', text: `waiting for machine ${node}` })
+    const list = waitingOn.get(node)
+    if (list) list.push(request)
+    else waitingOn.set(node, [request])
   }
   let rest = held.refusals.map((refusal) => refusal.request)
 
@@ -127,39 +135,70 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   // What must be bought.
   const room = Math.max(0, input.config.maxBuysPerPass - actions.length)
   const offered = pools.filter((pool) => isAvailable(pool, input, counts)).map((pool) => kinds.get(pool.name) as Kind)
-  const solution = cheapest(rest, offered, { counts, budget, room })
+  const solution = cheapestPacking(rest, offered, { counts, budget, room })
   for (const { kind, requests } of solution.picks) {
-    const instances = requests.map((request) => request.id)
-    const reason = `${summary(instances)} fit${instances.length === 1 ? 's' : ''} nowhere; ${kind.pool.name} at ${usd(kind.pool.priceUsdPerHour)}/h is the cheapest that holds ${instances.length === 1 ? 'it' : 'them'}`
+    const instances = requests.flatMap((request) => (ghosts.has(request.id) ? [] : [request.id]))
+    const reason = reasonToBuy(kind.pool, instances, ghosts.get(requests[0]?.id ?? '') ?? '')
     actions.push({ kind: 'buy', pool: kind.pool.name, instances, reason })
     reasons.push({ subject: kind.pool.name, code: 'buys', text: reason })
   }
 
+  // What is on its way and takes too long.
+  const slow = planStandIns({
+    machines: input.machines,
+    leads: input.leads ?? new Map(),
+    factor: input.config.slowBootFactor,
+    waitingOn,
+    kinds: offered,
+    limits: { counts: countsAfter(counts, solution), budget: budgetBeside(budget, solution.picks), room: 1 },
+    refusedWithout: (id) =>
+      planPlacement({ requests: wanted, nodes: [...there, ...virtual.filter((node) => node.id !== id)], options: PACK }).refusals
+        .length,
+    refused: held.refusals.length,
+    nowMs: input.nowMs,
+  })
+  actions.push(...slow.actions)
+  reasons.push(...slow.reasons)
+
   // What is left, and why.
   let budgetReached: string | null = null
   if (solution.left.length > 0 && solution.picks.length < room) {
-    const unlimited = cheapest(solution.left, offered, { counts: countsAfter(counts, solution), budget: null, room })
+    const limits = { counts: countsAfter(counts, solution), budget: null, room }
+    const unlimited = cheapestPacking(solution.left, offered, limits)
+    const say = (request: PlacementRequest, text: string) => {
+      const why = ghosts.get(request.id)
+      if (why === undefined) blocked.set(request.id, text)
+      else if (!reasons.some((reason) => reason.code === 'no-room-ahead' && reason.text.includes(why)))
+        reasons.push({ subject: request.service, code: 'no-room-ahead', text: `no room for ${why}: ${text}` })
+    }
     for (const { kind, requests } of unlimited.picks) {
       const text =
         budget.refusal(
           kind.pool,
           solution.picks.map((pick) => pick.kind.pool),
         ) ?? `pool ${kind.pool.name}: budget reached`
-      budgetReached ??= text
-      for (const request of requests) blocked.set(request.id, text)
+      if (requests.some((request) => !ghosts.has(request.id))) budgetReached ??= text
+      for (const request of requests) say(request, text)
     }
     const perGroup = new Map<string, string>()
     for (const request of unlimited.left) {
       const text = perGroup.get(request.group) ?? noPoolFits(request, pools, kinds, counts, input)
       perGroup.set(request.group, text)
-      blocked.set(request.id, text)
+      say(request, text)
     }
   }
   for (const [subject, text] of blocked) reasons.push({ subject, code: 'not-bought', text })
 
-  let wakeAtMs: number | null = null
+  let wakeAtMs = slow.wakeAtMs
   for (const { untilMs } of input.cooling.values()) if (untilMs > input.nowMs) wakeAtMs = earliest(wakeAtMs, untilMs)
   return { actions, reasons, wakeAtMs, waiting, blocked, budgetReached }
+}
+
+function reasonToBuy(pool: Pool, instances: readonly InstanceId[], ahead: string): string {
+  const price = `${pool.name} at ${usd(pool.priceUsdPerHour)}/h is the cheapest that holds`
+  if (instances.length === 0) return `room for ${ahead}; ${price} it`
+  const one = instances.length === 1
+  return `${summary(instances)} fit${one ? 's' : ''} nowhere; ${price} ${one ? 'it' : 'them'}`
 }
 
 /** A new machine of the pool, as the latest node of that pool turned out to be: a promise that did not come true is not repeated. */
@@ -203,110 +242,20 @@ function unavailableReason(pool: Pool, input: CapacityInput, counts: ReadonlyMap
   return (counts.get(pool.name) ?? 0) >= pool.max ? `at its maximum of ${pool.max}` : null
 }
 
-interface Limits {
-  readonly counts: ReadonlyMap<string, number>
-  readonly budget: Budgets | null
-  readonly room: number
-}
-
-/**
- * The cheapest of several packings: one greedy by price per work held, and one per pool that starts with that pool alone.
- * Most instances held first, then least price, then fewest machines, then the order of pools (fault row 11: a stable choice).
- */
-function cheapest(requests: readonly PlacementRequest[], kinds: readonly Kind[], limits: Limits): Solution {
-  let best: Solution = { picks: [], left: requests }
-  if (requests.length === 0 || kinds.length === 0) return best
-  for (const preferred of [null, ...kinds]) {
-    const solution = rightSized(greedy(requests, kinds, limits, preferred), kinds, limits)
-    if (isBetter(solution, best)) best = solution
-  }
-  return best
-}
-
-function isBetter(a: Solution, b: Solution): boolean {
-  if (a.left.length !== b.left.length) return a.left.length < b.left.length
-  const difference = priceOf(a) - priceOf(b)
-  if (Math.abs(difference) > 1e-9) return difference < 0
-  return a.picks.length < b.picks.length
-}
-
-function priceOf(solution: Solution): number {
-  return solution.picks.reduce((sum, pick) => sum + pick.kind.pool.priceUsdPerHour, 0)
-}
-
-function greedy(requests: readonly PlacementRequest[], kinds: readonly Kind[], limits: Limits, preferred: Kind | null): Solution {
-  const picks: Purchase[] = []
-  const counts = new Map(limits.counts)
-  let left = requests
-  while (left.length > 0 && picks.length < limits.room) {
-    let choice: { pick: Purchase; left: readonly PlacementRequest[]; ratio: number; work: number } | null = null
-    const open = kinds.filter((kind) => mayAdd(kind.pool, counts, picks, limits))
-    const tried = preferred && open.includes(preferred) ? [preferred, ...open.filter((kind) => kind !== preferred)] : open
-    for (const kind of tried) {
-      const plan = planPlacement({ requests: left, nodes: [kind.node], options: PACK })
-      if (plan.assignments.length === 0) continue
-      const work = workOf(plan.assignments.map((assignment) => assignment.request))
-      const ratio = kind.pool.priceUsdPerHour / work
-      if (choice === null || ratio < choice.ratio - 1e-12 || (Math.abs(ratio - choice.ratio) <= 1e-12 && work > choice.work)) {
-        const pick = { kind, requests: plan.assignments.map((assignment) => assignment.request) }
-        choice = { pick, left: plan.refusals.map((refusal) => refusal.request), ratio, work }
-      }
-      if (kind === preferred) break
-    }
-    if (!choice) break
-    picks.push(choice.pick)
-    counts.set(choice.pick.kind.pool.name, (counts.get(choice.pick.kind.pool.name) ?? 0) + 1)
-    left = choice.left
-  }
-  return { picks, left }
-}
-
-/** Each machine becomes the cheapest kind that still holds what was packed onto it: the last one is seldom full. */
-function rightSized(solution: Solution, kinds: readonly Kind[], limits: Limits): Solution {
-  const counts = countsAfter(limits.counts, solution)
-  const byPrice = [...kinds].sort((a, b) => a.pool.priceUsdPerHour - b.pool.priceUsdPerHour || compare(a.pool.name, b.pool.name))
-  const picks = solution.picks.map((pick) => {
-    for (const kind of byPrice) {
-      if (kind.pool.priceUsdPerHour >= pick.kind.pool.priceUsdPerHour) return pick
-      if ((counts.get(kind.pool.name) ?? 0) >= kind.pool.max) continue
-      // A cheaper machine may still be out of reach of its own pool's budget.
-      if (limits.budget?.refusal(kind.pool, solution.picks.map((other) => other.kind.pool).concat(kind.pool))) continue
-      if (planPlacement({ requests: pick.requests, nodes: [kind.node], options: PACK }).refusals.length > 0) continue
-      counts.set(pick.kind.pool.name, (counts.get(pick.kind.pool.name) ?? 0) - 1)
-      counts.set(kind.pool.name, (counts.get(kind.pool.name) ?? 0) + 1)
-      return { kind, requests: pick.requests }
-    }
-    return pick
-  })
-  return { picks, left: solution.left }
-}
-
-function mayAdd(pool: Pool, counts: ReadonlyMap<string, number>, picks: readonly Purchase[], limits: Limits): boolean {
-  if ((counts.get(pool.name) ?? 0) >= pool.max) return false
-  return !limits.budget?.refusal(
-    pool,
-    picks.map((pick) => pick.kind.pool),
-  )
-}
-
-function countsAfter(counts: ReadonlyMap<string, number>, solution: Solution): Map<string, number> {
-  const after = new Map(counts)
-  for (const { kind } of solution.picks) after.set(kind.pool.name, (after.get(kind.pool.name) ?? 0) + 1)
-  return after
-}
-
-/** How much of a common machine (1 CPU, 4 GiB) the requests need: what a price is compared with. */
-function workOf(requests: readonly PlacementRequest[]): number {
-  return requests.reduce((sum, { charge }) => sum + charge.cpuMillis / 1000 + charge.memoryBytes / 2 ** 32 + 0.001, 0)
-}
-
-interface Budgets {
-  /** Why one more machine of the pool, beside those in `also`, is beyond a limit; null when it is not. */
-  refusal(pool: Pool, also: readonly Pool[]): string | null
+/** The same limits with those picks paid for. */
+function budgetBeside(budget: Budgets, picks: readonly { readonly kind: Kind }[]): Budgets {
+  const paid = picks.map((pick) => pick.kind.pool)
+  return { refusal: (pool, also) => budget.refusal(pool, [...paid, ...also]) }
 }
 
 function budgetsOf(input: CapacityInput): Budgets {
-  const base = { machines: input.machines, pools: input.pools, nowMs: input.nowMs, limitUsd: input.config.budgetUsdPerMonth }
+  const base = {
+    machines: input.machines,
+    pools: input.pools,
+    nowMs: input.nowMs,
+    limitUsd: input.config.budgetUsdPerMonth,
+    ...(input.leads ? { leads: input.leads } : {}),
+  }
   const whole = budgetOf(base)
   const perPool = new Map(input.pools.map((pool) => [pool.name, poolBudgetOf(pool, base)]))
   return {

@@ -1,12 +1,14 @@
 /**
  * Which machine can go? The least used node whose instances all fit on the others by placement's own filters, with headroom
- * left; or, when the budget is overrun, the least used surplus node whether they fit or not. One at a time. Pure.
+ * left, and whose price is worth the moves; or, when the budget is overrun, the least used surplus node whether they fit or
+ * not. As many as may drain at a time, each planned with those before it gone. Pure.
  */
 import type { NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
 import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
+import { BUDGET_REASON } from './drain-reasons.ts'
 import { isAlive } from './machine-states.ts'
 
 export interface ConsolidationAction {
@@ -28,13 +30,21 @@ export interface ConsolidationInput {
   readonly hold: string | null
   /** The sentence of the overrun budget, or null. */
   readonly overBudget: string | null
+  /** Room that has to be left: what is expected soon, spare slots, and what still has to leave draining nodes. */
+  readonly ghosts: readonly PlacementRequest[]
+  /** How many nodes may start to drain now; at least 1. */
+  readonly room: number
   readonly minNodeAgeMs: number
   readonly headroomPercent: number
+  /** See FleetConfig. */
+  readonly minSavingsRatio: number
 }
 
 const HOUR_MS = 3_600_000
 /** A machine billed by the hour goes only in the last minutes of an hour that is paid for anyway. */
 const BILLED_HOUR_TAIL_MS = 600_000
+/** Nodes tried per pass, least used first: on a fleet of thousands that is full everywhere a pass must still end soon. */
+const MAX_TRIED = 20
 
 export function planConsolidation(input: ConsolidationInput, nowMs: number): Plan<ConsolidationAction> {
   const reasons: Reason[] = []
@@ -52,7 +62,19 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
     .filter((node) => node.closed === null)
     .map((node) => ({ node, use: reservedUse(node) }))
     .sort((a, b) => a.use - b.use || (a.node.id < b.node.id ? -1 : 1))
+  const actions: ConsolidationAction[] = []
+  const give = (node: PlacementNode, pool: Pool, reason: string) => {
+    actions.push({ kind: 'drain', nodeId: node.id, reason })
+    alive.set(pool.name, (alive.get(pool.name) ?? 0) - 1)
+  }
+  const size = sizeOfFleet(input, candidates)
+  // What does not even fit now asks nothing of the nodes that stay.
+  const kept = planPlacement({ requests: input.ghosts, nodes: input.nodes }).assignments.map(({ request }) => request)
+  let others = input.nodes.map((node) => withHeadroom(node, input.headroomPercent))
+  let leaving: readonly PlacementRequest[] = []
+  let tried = 0
   for (const { node } of candidates) {
+    if (actions.length >= input.room || tried >= MAX_TRIED) break
     const machine = input.machineOf(node.id)
     const pool = machine ? pools.get(machine.pool) : undefined
     if (machine?.phase !== 'joined' || !pool) continue
@@ -65,8 +87,10 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
       say(node.id, 'volume', `holds local volumes${node.volumes.size > 0 ? `: ${[...node.volumes.keys()].join(', ')}` : ''}`)
       continue
     }
-    if (input.overBudget !== null)
-      return { actions: [{ kind: 'drain', nodeId: node.id, reason: `budget: ${input.overBudget}` }], reasons, wakeAtMs }
+    if (input.overBudget !== null) {
+      give(node, pool, `${BUDGET_REASON} ${input.overBudget}`)
+      continue
+    }
     const oldEnoughAtMs = (machine.joinedAtMs ?? machine.requestedAtMs) + input.minNodeAgeMs
     if (nowMs < oldEnoughAtMs) {
       say(node.id, 'young', `is younger than ${Math.round(input.minNodeAgeMs / 1000)} s`)
@@ -82,18 +106,46 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
       }
     }
     const moving = input.requestsOn(node.id).filter((request) => !request.global)
-    const others = input.nodes.filter((other) => other.id !== node.id).map((other) => withHeadroom(other, input.headroomPercent))
-    const plan = planPlacement({ requests: moving, nodes: others })
-    const stuck = plan.refusals[0]
+    const saved = size.priceUsdPerHour > 0 ? machine.priceUsdPerHour / size.priceUsdPerHour : 1 / candidates.length
+    const disturbed = size.instances > 0 ? moving.length / size.instances : 0
+    if (saved < input.minSavingsRatio * disturbed) {
+      say(node.id, 'not-worth-it', `${percent(saved)} of the price for ${percent(disturbed)} of the instances`)
+      continue
+    }
+    tried += 1
+    const staying = others.filter((other) => other.id !== node.id)
+    const plan = planPlacement({ requests: [...leaving, ...moving, ...kept], nodes: staying })
+    const stuck = plan.refusals.find(({ request }) => !kept.includes(request))
     if (stuck) {
       say(node.id, 'needed', `${stuck.instance} would fit on no other node`)
       continue
     }
+    if (plan.refusals.length > 0) {
+      say(node.id, 'kept-free', `its room is kept for ${plan.refusals[0]?.request.service}`)
+      continue
+    }
     const what =
       moving.length === 0 ? 'is empty' : `its ${moving.length} instance${moving.length === 1 ? '' : 's'} fit on the others`
-    return { actions: [{ kind: 'drain', nodeId: node.id, reason: `least used node, ${what}` }], reasons, wakeAtMs }
+    give(node, pool, `least used node, ${what}`)
+    leaving = [...leaving, ...moving]
+    others = staying
   }
-  return { actions: [], reasons, wakeAtMs }
+  return { actions, reasons, wakeAtMs }
+}
+
+/** What the whole fleet costs and runs: shares of it tell savings and disruption apart. */
+function sizeOfFleet(input: ConsolidationInput, candidates: readonly { readonly node: PlacementNode }[]) {
+  let priceUsdPerHour = 0
+  let instances = 0
+  for (const { node } of candidates) {
+    priceUsdPerHour += input.machineOf(node.id)?.priceUsdPerHour ?? 0
+    for (const count of node.services.values()) instances += count
+  }
+  return { priceUsdPerHour, instances }
+}
+
+function percent(share: number): string {
+  return `${Math.round(share * 100)} %`
 }
 
 /** Reserved share of the node's scarcest resource, 0–1. */

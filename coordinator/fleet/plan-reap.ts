@@ -8,6 +8,7 @@ import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
 import type { CloudMachine } from '../providers/provider.ts'
 import type { FleetConfig } from './config.ts'
 import { isComing, mayExist } from './machine-states.ts'
+import { INTERRUPTED_BY } from './drain-reasons.ts'
 
 export interface CloudList {
   readonly provider: string
@@ -28,6 +29,8 @@ export type ReapAction =
       readonly cloud: CloudMachine
       readonly nodeId: NodeId
     }
+  /** The cloud announces that it takes the machine away (spot interruption). */
+  | { readonly kind: 'interrupt'; readonly nodeId: NodeId; readonly deadlineAtMs: number }
   | { readonly kind: 'delete-orphan'; readonly provider: string; readonly cloud: CloudMachine }
 
 /** What must be remembered from pass to pass; starts empty with each coordinator. */
@@ -96,6 +99,10 @@ export function planReap(
       claimed.add(found)
       missing.delete(machine.id)
       if (overdue.has(machine.id)) continue
+      const node = nodeOf.get(machine.id)
+      const endsAtMs = found.interruptionAtMs ?? null
+      if (endsAtMs !== null && node && machine.phase === 'joined' && !isInterrupted(node, endsAtMs))
+        actions.push({ kind: 'interrupt', nodeId: node.id, deadlineAtMs: endsAtMs })
       const running = found.state === 'running'
       const news = machine.providerId === null || machine.phase === 'requested' || (machine.phase === 'booting' && running)
       if (news && machine.phase !== 'terminating')
@@ -161,6 +168,10 @@ export function planReap(
   const known = new Set(machines.filter(mayExist).map((machine) => machine.id))
   for (const id of missing.keys()) if (!known.has(id)) missing.delete(id)
   return { actions, reasons, wakeAtMs, memory: { missing, orphans } }
+}
+
+function isInterrupted({ drain }: NodeRecord, deadlineAtMs: number): boolean {
+  return drain?.by === INTERRUPTED_BY && drain.deadlineAtMs <= deadlineAtMs
 }
 
 /** By the provider's id where we know it, else by the name that we gave it. */

@@ -24,6 +24,8 @@ export interface CloudMachine {
   readonly state: CloudMachineState
   readonly address?: string
   readonly createdAtMs: number | null
+  /** Epoch ms at which the cloud takes the machine away, once it has announced so (spot interruption). */
+  readonly interruptionAtMs?: number | null
 }
 
 export interface Offering {

@@ -120,16 +120,17 @@ function planPair(draft: Draft, old: Member, replacement: Member, isAccepted: (m
   const isUpdate = old.record.specHash !== current && replacement.record.specHash === current
   const isDrain = isLeaving(draft.input, old.record.nodeId) && !isLeaving(draft.input, replacement.record.nodeId)
   const isLost = old.standing === 'lost'
+  const isMove = replacement.record.moves === true && replacement.record.specHash === old.record.specHash
   const isReady = replacement.standing === 'ready' || replacement.standing === 'completed'
   const isHeir =
     isReady &&
     (replacement.record.specHash === current || old.standing !== 'ready') &&
     !isLeaving(draft.input, replacement.record.nodeId)
-  if (isUpdate ? isAccepted(replacement) : (isDrain || isLost) && isReady) {
+  if (isUpdate ? isAccepted(replacement) : (isDrain || isLost || isMove) && isReady) {
     retire(draft, old, `replaced by ${replacement.record.id}, which is ready`)
   } else if (isDrain && isPastDeadline(draft, old)) {
     retire(draft, old, `drain deadline of node ${old.record.nodeId} is over`)
-  } else if (!isUpdate && !isDrain && !isLost) {
+  } else if (!isUpdate && !isDrain && !isLost && !isMove) {
     // The cause has gone. One that is ready already completes the move, unless it runs what was rolled back.
     if (isHeir) retire(draft, old, `${replacement.record.id} has taken its place`)
     else retire(draft, replacement, `not needed any more: ${old.record.id} stays`)

@@ -23,6 +23,8 @@ export interface ServicesLoopDeps {
   readonly observed: Observed
   readonly clock: Clock
   readonly logger: Logger
+  /** Steady time in which drains have their deadlines; default the wall clock. */
+  steadyNowMs?(): number
 }
 
 const RESYNC_MS = 60_000
@@ -33,7 +35,7 @@ const FROZEN_LOOK_MS = 1_000
 /** Phases in which a container has been started at least once. */
 const STARTED: ReadonlySet<string> = new Set(['starting', 'warming', 'ready', 'draining', 'stopped', 'failed'])
 
-export function createServicesLoop({ state, observed, clock, logger: root }: ServicesLoopDeps): Loop {
+export function createServicesLoop({ state, observed, clock, logger: root, steadyNowMs }: ServicesLoopDeps): Loop {
   const logger = root.with({ loop: 'services' })
   const dirty = createDirtyServices(state, observed)
   const ages = createAges(clock)
@@ -201,10 +203,12 @@ export function createServicesLoop({ state, observed, clock, logger: root }: Ser
   function viewOf(id: NodeId): NodeView | undefined {
     const node = state.snapshot.get('node', id)
     if (node === undefined) return undefined
+    // Plans compare with the wall clock; a jump of it must end no drain (fault row 37).
+    const jumpedMs = steadyNowMs === undefined ? 0 : clock.now() - steadyNowMs()
     return {
       availability: node.availability,
       liveness: observed.node(id)?.liveness ?? 'unknown',
-      drainDeadlineAtMs: node.availability === 'draining' ? (node.drain?.deadlineAtMs ?? null) : null,
+      drainDeadlineAtMs: node.availability === 'draining' && node.drain ? node.drain.deadlineAtMs + jumpedMs : null,
       instances: state.snapshot.get('assignments', id)?.instances.length ?? 0,
     }
   }

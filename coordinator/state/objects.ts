@@ -55,6 +55,8 @@ export interface InstanceRecord {
   readonly stopAtMs: number | null
   /** The instance it takes the place of (rollout, drain, lost node); it stops when this one is ready. */
   readonly replaces: InstanceId | null
+  /** It replaces one that is well, to even nodes out; absent for all others. */
+  readonly moves?: true
 }
 
 export interface RolloutState {

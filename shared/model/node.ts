@@ -67,6 +67,8 @@ export interface MachineRecord {
   readonly goneAtMs: number | null
   readonly attempts: number
   readonly lastError: string | null
+  /** The machine that took too long, for which this one was bought elsewhere; absent for most. */
+  readonly standInFor?: MachineId
 }
 
 export interface Pool {
@@ -88,6 +90,8 @@ export interface Pool {
   readonly billing: 'second' | 'hour'
   /** USD per calendar month; null for none. */
   readonly budgetUsdPerMonth: number | null
+  /** Room kept free in this pool for so many instances of the size of `fleet.spareSlot*`; absent: none. */
+  readonly spareSlots?: number
   /** Settings handed to the provider as they are; no secrets (they belong into the coordinator's config). */
   readonly settings: Readonly<Record<string, unknown>>
 }

@@ -220,6 +220,17 @@ function nodeActions(state: State, clock: VirtualClock): ApiDeps['nodes'] {
           deleteMachine,
         },
       }),
+    interrupt: (id, deadlineMs) =>
+      change(id, {
+        availability: 'draining',
+        drain: {
+          reason: 'interrupted',
+          by: 'cloud',
+          startedAtMs: clock.now(),
+          deadlineAtMs: clock.now() + deadlineMs,
+          deleteMachine: true,
+        },
+      }),
     async remove(id, { force }) {
       const held = state.snapshot.get('assignments', id)?.instances.length ?? 0
       if (held > 0 && !force) throw new ConflictError(`Node ${id} still has ${held} instances.`)

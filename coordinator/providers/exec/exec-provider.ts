@@ -30,6 +30,7 @@ const machineSchema = z.object({
   state: z.string(),
   address: z.string().max(253).nullish(),
   createdAt: z.union([z.string(), z.number()]).nullish(),
+  interruptionAt: z.union([z.string(), z.number()]).nullish(),
   tags: z.record(z.string(), z.string()).nullish(),
 })
 const listSchema = z.object({ complete: z.boolean(), machines: z.array(z.unknown()).max(100_000) })
@@ -141,16 +142,23 @@ function errorOf(call: string, result: CommandResult): Error | null {
 function toMachine(value: unknown): CloudMachine | null {
   const parsed = machineSchema.safeParse(value)
   if (!parsed.success) return null
-  const { id, name, state, address, createdAt } = parsed.data
+  const { id, name, state, address, createdAt, interruptionAt } = parsed.data
   const known = STATES.find((candidate) => candidate === state) ?? 'unknown'
-  const createdAtMs = typeof createdAt === 'number' ? createdAt : Date.parse(createdAt ?? '')
+  const interruptionAtMs = epochMsOf(interruptionAt)
   return {
     id,
     name,
     state: known,
     ...(address ? { address } : {}),
-    createdAtMs: Number.isFinite(createdAtMs) ? createdAtMs : null,
+    createdAtMs: epochMsOf(createdAt),
+    ...(interruptionAtMs === null ? {} : { interruptionAtMs }),
   }
+}
+
+/** null for what is no date. */
+function epochMsOf(value: string | number | null | undefined): number | null {
+  const ms = typeof value === 'number' ? value : Date.parse(value ?? '')
+  return Number.isFinite(ms) ? ms : null
 }
 
 /** A machine whose tags are given and are not ours is not ours. Without tags the command has chosen by them itself. */

@@ -1,0 +1,221 @@
+/**
+ * The fleet's quiet half: gives nodes back that are not needed, and evens out what has joined. Acts only while nothing else is
+ * under way, and says why it does not.
+ */
+import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
+import type { MachineRecord, Pool } from '../../shared/model/node.ts'
+import type { Reason } from '../../shared/plan.ts'
+import type { Logger } from '../../shared/logger.ts'
+import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
+import { requestOfRecord } from '../placement/node-view.ts'
+import type { Refusal } from '../placement/plan-placement.ts'
+import type { ChargeOf } from '../placement/requests.ts'
+import { specOfInstance } from '../services/kept-specs.ts'
+import { hasVolumes } from '../services/service-plan.ts'
+import { parseInstanceId } from '../../shared/model/identity.ts'
+import type { InstanceRecord } from '../state/objects.ts'
+import { isRoutable, type Observed } from '../state/observed.ts'
+import type { State } from '../state/state.ts'
+import type { FleetConfig } from './config.ts'
+import type { FleetRecords } from './fleet-records.ts'
+import { isComing } from './machine-states.ts'
+import { drainNode } from './node-actions.ts'
+import { budgetOf } from './plan-budget.ts'
+import { planConsolidation } from './plan-consolidation.ts'
+import type { PoolLead } from './plan-leads.ts'
+import { planRebalance } from './plan-rebalance.ts'
+
+export interface GiveBackDeps {
+  readonly state: State
+  readonly observed: Observed
+  readonly logger: Logger
+  readonly config: FleetConfig
+  readonly records: Pick<FleetRecords, 'move'>
+  readonly chargeOf?: ChargeOf
+  nodes(): readonly PlacementNode[]
+  machines(): readonly MachineRecord[]
+  pools(): readonly Pool[]
+  leads(): ReadonlyMap<string, PoolLead>
+  /** Room that has to be left. */
+  ghosts(): readonly PlacementRequest[]
+  refusals(): readonly Refusal[]
+  /** Instances that nothing can be bought for. */
+  blocked(): ReadonlyMap<InstanceId, string>
+  /** When capacity was last added. */
+  lastUpAtMs(): number
+  /** Steady time. */
+  nowMs(): number
+  note(part: string, reasons: readonly Reason[]): void
+}
+
+export interface GiveBack {
+  /** Looks for nodes that can go; returns when to look again besides the interval, or null. */
+  consolidate(): Promise<number | null>
+  /** Looks for one instance to move onto a node that joined; returns when to look again, or null. */
+  rebalance(): Promise<number | null>
+}
+
+interface Hold {
+  readonly text: string
+  /** Not even for the budget's sake. */
+  readonly always: boolean
+}
+
+/** Moves are remembered for the hour's budget. */
+const HOUR_MS = 3_600_000
+
+export function createGiveBack(deps: GiveBackDeps): GiveBack {
+  const { state, observed, config, nowMs } = deps
+  const livenessOf = (id: NodeId) => observed.node(id)?.liveness ?? 'unknown'
+  const machineOf = (id: NodeId) => {
+    const machineId = state.snapshot.get('node', id)?.machineId
+    return machineId ? state.snapshot.get('machine', machineId) : undefined
+  }
+  let moved: readonly { readonly atMs: number; readonly copyOf: InstanceId }[] = []
+
+  const consolidate = async () => {
+    const hold = holdReason()
+    if (hold?.always) {
+      deps.note('consolidation', [{ subject: 'fleet', code: 'holds', text: hold.text }])
+      return null
+    }
+    const machines = deps.machines()
+    const budget = budgetOf({
+      machines,
+      pools: deps.pools(),
+      limitUsd: config.budgetUsdPerMonth,
+      nowMs: nowMs(),
+      leads: deps.leads(),
+    })
+    const overBudget =
+      budget.limitUsd !== null && budget.projectedUsd > budget.limitUsd
+        ? `this month comes to $${budget.projectedUsd.toFixed(2)}, over $${budget.limitUsd.toFixed(2)}`
+        : null
+    const plan = planConsolidation(
+      {
+        nodes: deps.nodes(),
+        requestsOn,
+        keepsData: keepsData(),
+        machineOf,
+        machines,
+        pools: deps.pools(),
+        hold: hold?.text ?? null,
+        overBudget,
+        ghosts: [...deps.ghosts(), ...leavingRequests()],
+        room: Math.max(1, config.maxParallelDrains - leavingCount()),
+        minNodeAgeMs: config.minNodeAgeMs,
+        headroomPercent: config.headroomPercent,
+        minSavingsRatio: config.minSavingsRatio,
+      },
+      nowMs(),
+    )
+    deps.note('consolidation', plan.reasons)
+    for (const action of plan.actions) {
+      deps.logger.info('node is given back', { nodeId: action.nodeId, reason: action.reason })
+      const { drainDeadlineMs: deadlineMs } = config
+      const options = { by: 'fleet', reason: action.reason, deleteMachine: true, deadlineMs }
+      await drainNode({ state, clock: { now: nowMs } }, action.nodeId, options)
+    }
+    return plan.wakeAtMs
+  }
+
+  const rebalance = async () => {
+    if (config.rebalanceMovesPerHour === 0) return null
+    moved = moved.filter(({ atMs }) => nowMs() - atMs < HOUR_MS)
+    const plan = planRebalance(
+      {
+        nodes: deps.nodes(),
+        joinedAtMsOf: (id) => state.snapshot.get('node', id)?.joinedAtMs ?? 0,
+        movableOn,
+        hold: movingNow() ?? holdReason()?.text ?? null,
+        movedAtMs: moved.map(({ atMs }) => atMs),
+        config,
+      },
+      nowMs(),
+    )
+    deps.note('rebalance', plan.reasons)
+    for (const action of plan.actions)
+      if (await deps.records.move(action)) moved = [...moved, { atMs: nowMs(), copyOf: action.instance }]
+    return plan.wakeAtMs
+  }
+
+  const movingNow = (): string | null => {
+    const last = moved.at(-1)
+    const isThere = last !== undefined && state.snapshot.instances().has(last.copyOf)
+    return isThere ? `${last.copyOf} is moving, one at a time` : null
+  }
+
+  const assigned = (id: NodeId): readonly InstanceRecord[] => state.snapshot.get('assignments', id)?.instances ?? []
+
+  const requestsOn = (id: NodeId): readonly PlacementRequest[] =>
+    assigned(id).flatMap((instance) => {
+      const request = instance.goal === 'run' ? requestOfRecord(instance, state.snapshot, deps.chargeOf) : null
+      return request ? [request] : []
+    })
+
+  const movableOn = (id: NodeId): readonly PlacementRequest[] =>
+    assigned(id).flatMap((record) => {
+      const spec = specOfInstance(state.snapshot.get('app', parseInstanceId(record.id)?.app ?? ''), record)
+      if (spec?.mode !== 'replicated' || spec.unit.singletonStrictMs !== null || hasVolumes(spec)) return []
+      if (record.goal !== 'run' || record.replaces !== null || spec.unit.containers[0]?.restart.condition !== 'any') return []
+      if (!isRoutable(observed.instance(record.id), observed.node(id))) return []
+      const request = requestOfRecord(record, state.snapshot, deps.chargeOf)
+      return request ? [request] : []
+    })
+
+  /** What still has to find a place because its node drains. */
+  const leavingRequests = (): readonly PlacementRequest[] => {
+    if (config.maxParallelDrains === 1) return []
+    const replaced = new Set<InstanceId>()
+    for (const record of state.snapshot.instances().values()) if (record.replaces !== null) replaced.add(record.replaces)
+    return [...state.snapshot.all('node').values()]
+      .filter((node) => node.availability === 'draining')
+      .flatMap((node) => requestsOn(node.id))
+      .filter((request) => !request.global && !replaced.has(request.id))
+  }
+
+  const leavingCount = () => {
+    let count = 0
+    for (const node of state.snapshot.all('node').values()) if (node.availability === 'draining') count += 1
+    for (const machine of state.snapshot.all('machine').values()) if (machine.phase === 'terminating') count += 1
+    return count
+  }
+
+  /** A service pinned to 0, or one whose instance is being made anew, still has its data; what scaling took away has none. */
+  const keepsData = (): ReadonlySet<NodeId> => {
+    const kept = new Set<NodeId>()
+    for (const { desired, pinned, homes } of state.snapshot.all('service').values())
+      for (const [slot, nodeId] of Object.entries(homes ?? {}))
+        if (Number(slot) <= Math.max(1, desired, pinned ?? 0)) kept.add(nodeId)
+    return kept
+  }
+
+  /** Why no node is given back now. */
+  const holdReason = (): Hold | null => {
+    if (observed.frozen) return { text: `frozen: ${observed.frozen.reason}`, always: true }
+    const leaving = leavingCount()
+    if (leaving >= config.maxParallelDrains)
+      return {
+        text: `${leaving} node${leaving === 1 ? ' is' : 's are'} being given back, ${config.maxParallelDrains} at a time`,
+        always: true,
+      }
+    for (const node of state.snapshot.all('node').values()) {
+      const liveness = livenessOf(node.id)
+      if (liveness === 'unknown' || liveness === 'suspect') return { text: `${node.id} has not reported`, always: true }
+    }
+    for (const machine of deps.machines()) if (isComing(machine)) return { text: `${machine.id} is on its way`, always: false }
+    // What fits on no node and on nothing that can be bought must not keep idle machines alive for ever.
+    const hopeless = new Set(deps.blocked().keys())
+    for (const refusal of deps.refusals()) if (refusal.request.global) hopeless.add(refusal.instance)
+    for (const service of state.snapshot.all('service').values()) {
+      if (service.pending.some((instance) => !hopeless.has(instance.id)))
+        return { text: `${service.id} has instances waiting`, always: false }
+      const phase = service.rollout?.phase
+      if (phase === 'progressing' || phase === 'monitoring' || phase === 'rolling-back')
+        return { text: `${service.id} is being updated`, always: false }
+    }
+    return nowMs() - deps.lastUpAtMs() < config.downIntervalMs ? { text: 'capacity was added a moment ago', always: false } : null
+  }
+
+  return { consolidate, rebalance }
+}
