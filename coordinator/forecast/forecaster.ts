@@ -5,10 +5,10 @@ export interface Forecaster {
   /** The next sample of the series, `atMs` is the beginning of its step (epoch ms); null: it is missing. */
   observe(atMs: number, value: number | null): void
   /**
-   * Expected value for each of the next `steps` steps after the last observed one; null while it has seen too little (a daily
-   * season needs a day). Never negative, never NaN. May not change what later calls answer.
+   * Expected value of the step that lies `distance` (≥ 1) steps after the last observed one; null while it has seen too little (a
+   * daily season needs a day). O(1). Never negative, never NaN. May not change what later calls answer.
    */
-  predict(steps: number): readonly number[] | null
+  at(distance: number): number | null
 }
 
 /** What a contest between forecasters concluded for one series. */
@@ -21,6 +21,8 @@ export interface DemandForecast {
   readonly expected: readonly number[]
   /** Same with the upper quantile. */
   readonly upper: readonly number[]
+  /** Beginning of the last observed step, epoch ms: `expected[0]` is for the step after it. */
+  readonly atMs: number
   readonly stepMs: number
   readonly horizonMs: number
   /** Mean absolute scaled error of the winner over the contest's days, persistence = 1 at that distance; null before it is known. */

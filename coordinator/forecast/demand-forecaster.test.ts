@@ -1,0 +1,168 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { aDemandSeries, type DemandSeries, hump, MONDAY_MS } from '../../test/builders/demand-series.ts'
+import { scoreSeries } from '../../test/bench/forecast-score.ts'
+import { createDemandForecaster, type DemandForecaster } from './demand-forecaster.ts'
+
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const DAY = 24 * HOUR
+
+function feed(series: DemandSeries, horizonMs = HOUR, untilMs = Number.POSITIVE_INFINITY): DemandForecaster {
+  const forecaster = createDemandForecaster({ stepMs: series.stepMs, timeZone: series.timeZone, horizonMs })
+  for (const { atMs, value } of series.points) if (atMs < untilMs) forecaster.observe(atMs, value)
+  return forecaster
+}
+
+describe('a new series', () => {
+  it('has no forecast before its first sample, then persistence, not trusted', () => {
+    const forecaster = createDemandForecaster({ horizonMs: 5 * MINUTE })
+    expect(forecaster.forecast()).toBeNull()
+    expect(forecaster.standings()).toEqual([])
+    forecaster.observe(MONDAY_MS, 120)
+    expect(forecaster.forecast()).toMatchObject({
+      method: 'persistence',
+      expected: [120, 120, 120, 120, 120],
+      isTrusted: false,
+      errorVsPersistence: null,
+      atMs: MONDAY_MS,
+      horizonMs: 5 * MINUTE,
+    })
+  })
+
+  it('is not trusted within its first day, however regular', () => {
+    const series = aDemandSeries({ name: 'saw', days: 1, noise: 0, mean: (t) => 100 + 50 * ((t * 24) % 1) })
+    expect(feed(series, HOUR, MONDAY_MS + 20 * HOUR).forecast()?.isTrusted).toBe(false)
+  })
+})
+
+describe('a daily rhythm', () => {
+  const series = aDemandSeries({ name: 'daily', days: 10, noise: 0.05, mean: (t) => 100 + 300 * hump(t) })
+
+  it('is seen an hour ahead of the rise, and the peak over the horizon is the upper quantile of its top', () => {
+    const at = MONDAY_MS + 9 * DAY + 9 * HOUR
+    const forecast = feed(series, HOUR, at).forecast()
+    const now = 100 + 300 * hump(9 / 24)
+    const then = 100 + 300 * hump(10 / 24)
+    expect(forecast?.isTrusted).toBe(true)
+    expect(forecast?.expected.at(-1)).toBeGreaterThan(now + 0.6 * (then - now))
+    expect(forecast?.expected.at(-1)).toBeLessThan(then * 1.15)
+    expect(forecast?.peak).toBe(Math.max(...(forecast?.upper ?? [])))
+    expect(forecast?.errorVsPersistence).toBeLessThan(0.7)
+  })
+
+  it('answers the same whether or not it was asked before, and again the same when replayed', () => {
+    const asked = createDemandForecaster({ stepMs: series.stepMs, horizonMs: HOUR })
+    for (const { atMs, value } of series.points) {
+      asked.observe(atMs, value)
+      asked.forecast()
+      asked.standings(15 * MINUTE)
+    }
+    expect(asked.forecast()).toEqual(feed(series).forecast())
+  })
+
+  it('has a shorter horizon within the longest one', () => {
+    const forecast = feed(series).forecast(15 * MINUTE)
+    expect(forecast?.expected).toHaveLength(3)
+    expect(forecast?.horizonMs).toBe(15 * MINUTE)
+  })
+})
+
+describe('the contest', () => {
+  it('does not trust anything on a random walk: nothing beats persistence there', () => {
+    const series = aDemandSeries({ name: 'walk', days: 14, noise: 0.3, memory: 0.999, mean: () => 100, seed: 5 })
+    const [score] = scoreSeries(series, [15 * MINUTE])
+    expect(score?.trusted).toBeLessThan(0.05)
+  })
+
+  it('stops trusting a profile within two hours after the rhythm breaks, and finds the new one again', () => {
+    const shape = { name: 'break', days: 28, noise: 0.05, seed: 3 }
+    const series = aDemandSeries({ ...shape, mean: (t) => (t < 14 ? 100 + 300 * hump(t) : 100 + 300 * hump(t + 0.5)) })
+    const forecaster = createDemandForecaster({ stepMs: series.stepMs, horizonMs: HOUR })
+    let before: boolean | undefined
+    let doubtedAtMs = Number.NaN
+    for (const { atMs, value } of series.points) {
+      forecaster.observe(atMs, value)
+      const trusted = forecaster.forecast()?.isTrusted
+      if (atMs === MONDAY_MS + 14 * DAY - series.stepMs) before = trusted
+      if (atMs >= MONDAY_MS + 14 * DAY && trusted === false && Number.isNaN(doubtedAtMs)) doubtedAtMs = atMs
+    }
+    expect(before).toBe(true)
+    expect(doubtedAtMs - (MONDAY_MS + 14 * DAY)).toBeLessThanOrEqual(2 * HOUR)
+    expect(forecaster.forecast()?.isTrusted).toBe(true)
+  })
+
+  it('covers about nine values in ten by the upper quantile, at night as by day', () => {
+    const series = aDemandSeries({ name: 'daily', days: 21, noise: 0.2, mean: (t) => 100 + 300 * hump(t), seed: 9 })
+    for (const { scores } of scoreSeries(series, [15 * MINUTE, HOUR])) {
+      expect(scores.get('contest')?.coverage).toBeGreaterThan(0.86)
+      expect(scores.get('contest')?.coverage).toBeLessThan(0.94)
+    }
+  })
+})
+
+describe('odd input', () => {
+  it('keeps its hours when the clocks change', () => {
+    // A shop in Berlin that opens at 08:00 by its own clock; on 30 March 2025 the clocks change.
+    const start = Date.UTC(2025, 2, 3)
+    const local = (atMs: number) => atMs + (atMs >= Date.UTC(2025, 2, 30, 1) ? 2 : 1) * HOUR
+    const open = (atMs: number) => (local(atMs) % DAY >= 8 * HOUR && local(atMs) % DAY < 20 * HOUR ? 200 : 10)
+    const run = (timeZone: string) => {
+      const forecaster = createDemandForecaster({ stepMs: 5 * MINUTE, timeZone, horizonMs: HOUR })
+      const until = Date.UTC(2025, 2, 30, 5, 30)
+      for (let atMs = start; atMs < until; atMs += 5 * MINUTE) forecaster.observe(atMs, open(atMs))
+      return forecaster.forecast()?.expected.at(-1)
+    }
+    expect(run('Europe/Berlin')).toBeGreaterThan(150)
+    expect(run('UTC')).toBeLessThan(100)
+  })
+
+  it('ignores late, repeated and impossible samples, and goes on after a silence of months', () => {
+    const forecaster = createDemandForecaster({ horizonMs: 10 * MINUTE })
+    forecaster.observe(MONDAY_MS + 10 * MINUTE, 50)
+    forecaster.observe(MONDAY_MS, 900)
+    forecaster.observe(MONDAY_MS + 10 * MINUTE + 20_000, 900)
+    forecaster.observe(MONDAY_MS + 11 * MINUTE, Number.NaN)
+    forecaster.observe(Number.NaN, 900)
+    expect(forecaster.forecast()?.expected[0]).toBe(50)
+    forecaster.observe(MONDAY_MS + 90 * DAY, 70)
+    expect(forecaster.forecast()?.expected[0]).toBe(70)
+  })
+
+  it('never answers with NaN, infinity or less than nothing, whatever comes', () => {
+    const value = fc.oneof(
+      { weight: 6, arbitrary: fc.double({ min: 0, max: 1e6, noNaN: true }) },
+      { weight: 2, arbitrary: fc.constantFrom(0, 0, 1e12, 1e-12, -5) },
+      { weight: 1, arbitrary: fc.constantFrom(null, Number.NaN, Number.POSITIVE_INFINITY) },
+    )
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ value, gap: fc.integer({ min: 1, max: 3 }), times: fc.integer({ min: 1, max: 60 }) }), {
+          maxLength: 40,
+        }),
+        fc.constantFrom(MINUTE, 5 * MINUTE, 30 * MINUTE),
+        (runs, stepMs) => {
+          const forecaster = createDemandForecaster({ stepMs, horizonMs: HOUR })
+          let atMs = MONDAY_MS
+          for (const run of runs) {
+            for (let i = 0; i < run.times; i++) {
+              forecaster.observe(atMs, run.value)
+              atMs += run.gap * stepMs
+            }
+            const forecast = forecaster.forecast()
+            for (const { expected, upper } of forecaster.standings()) {
+              expect(Number.isFinite(expected) && Number.isFinite(upper)).toBe(true)
+              expect(expected).toBeGreaterThanOrEqual(0)
+              expect(upper).toBeGreaterThanOrEqual(expected)
+            }
+            for (const number of [...(forecast?.expected ?? []), ...(forecast?.upper ?? [])]) {
+              expect(Number.isFinite(number)).toBe(true)
+              expect(number).toBeGreaterThanOrEqual(0)
+            }
+          }
+        },
+      ),
+      { numRuns: 60 },
+    )
+  })
+})
