@@ -46,15 +46,22 @@ export interface Point {
 }
 
 export interface SeriesQuery extends SeriesId {
+  /** Steps that begin at or after this. */
   readonly fromMs: number
   /** Exclusive. */
   readonly toMs: number
-  /** Wanted step; the answer has the finest kept resolution that is no finer. */
+  /**
+   * Wanted step. The answer has one resolution: the finest of levels.ts that is no finer than this, else the coarsest. Steps
+   * that this resolution no longer keeps are absent.
+   */
   readonly stepMs: number
 }
 
 export interface History {
-  /** Takes a sample; never throws, never waits for the disk. `NaN` and infinities are dropped. */
+  /**
+   * Takes a sample; never throws, never waits for the disk. `NaN` and infinities are dropped. Samples may come in any order; those of
+   * one step are one point, weighted alike.
+   */
   record(id: SeriesId, atMs: number, value: number): void
   /** Ascending; steps without samples are absent. */
   query(query: SeriesQuery): readonly Point[]
@@ -62,4 +69,21 @@ export interface History {
   series(subject?: string): readonly SeriesId[]
   /** Writes what is held back; called at intervals and at the end. */
   flush(): Promise<void>
+}
+
+/** A history with its own keeping: made by whoever composes the coordinator, who also closes it. */
+export interface HistoryBackend extends History {
+  status(): HistoryStatus
+  /** Writes what is held back and lets go of files. */
+  close(): Promise<void>
+}
+
+export interface HistoryStatus {
+  /** null: everything is kept. Else what is wrong, for people; samples wait in memory, or are dropped and counted. */
+  readonly fault: string | null
+  readonly series: number
+  /** Samples or steps that were dropped since the start: too late, too many series, or no room while the disk refused. */
+  readonly dropped: number
+  /** Size of what is kept; 0 when it is in memory only. */
+  readonly bytes: number
 }
