@@ -5,10 +5,10 @@ NODE := node_modules/node-linux-$(ARCH)/bin/node
 STAMP := node_modules/.rubato-setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup libatomic check test test-unit test-real demo build bench clean format
+.PHONY: help setup libatomic check test test-unit test-real test-simulation demo build bench clean format
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install dependencies, Node 26 among them, into node_modules
 
@@ -47,6 +47,9 @@ test-unit: setup ## fast tests only
 
 test-real: setup ## tests against real components only
 	@$(NODE) test/run.ts real
+
+test-simulation: setup ## random faults under virtual time on all cores (SEEDS=3000 FIRST_SEED=1, ONLY=seeds), closes with a JSON line
+	@$(NODE) test/simulation/main.ts
 
 demo: setup ## the main job in a few minutes: load rises, machines are bought; it falls, they are given back (ENGINE=process, KEEP=1)
 	@$(NODE) test/demo/main.ts

@@ -3,6 +3,7 @@
  * and shortages strike, deletions take their time. Every lever changes behaviour from the moment it is set.
  */
 import { type Clock, sleep } from '../../shared/clock.ts'
+import type { Random } from '../../shared/random.ts'
 import { CapacityError, NotFoundError, QuotaError, RetryableError } from '../../shared/errors.ts'
 import type { CloudMachine, CreateMachine, Offering, Provider } from '../../coordinator/providers/provider.ts'
 
@@ -37,6 +38,10 @@ export interface FakeProviderLevers {
   failCalls: number
   /** Booted machines never report to `onRunning`. */
   neverJoins: boolean
+  /** Machines report to `onRunning` so much later than they run. */
+  joinLagMs: number
+  /** Every answer takes up to so much longer. */
+  jitterMs: number
 }
 
 export interface FakeProvider extends Provider {
@@ -54,6 +59,8 @@ export interface FakeProvider extends Provider {
 export function fakeProvider(options: {
   readonly name?: string
   readonly clock: Clock
+  /** For `jitterMs`; absent: none. */
+  readonly random?: Random
   readonly offerings?: readonly Offering[]
   /** The VM runs: an agent may start on it. */
   onRunning?(machine: FakeMachine): void
@@ -76,8 +83,11 @@ export function fakeProvider(options: {
     hangCreates: 0,
     failCalls: 0,
     neverJoins: false,
+    joinLagMs: 0,
+    jitterMs: 0,
   }
 
+  const takes = (ms: number) => ms + (options.random && levers.jitterMs > 0 ? options.random.next() * levers.jitterMs : 0)
   const failIfTold = () => {
     if (levers.failCalls <= 0) return
     levers.failCalls -= 1
@@ -99,7 +109,12 @@ export function fakeProvider(options: {
     clock.setTimer(levers.bootDelayMs, () => {
       if (!machines.has(machine.id) || machine.state !== 'starting') return
       machine.state = 'running'
-      if (!levers.neverJoins) options.onRunning?.(machine)
+      if (levers.neverJoins) return
+      if (levers.joinLagMs === 0) return options.onRunning?.(machine)
+      // Late: it may be told to go meanwhile, and comes up all the same while it still exists.
+      clock.setTimer(levers.joinLagMs, () => {
+        if (machines.has(machine.id)) options.onRunning?.(machine)
+      })
     })
     return machine
   }
@@ -113,7 +128,7 @@ export function fakeProvider(options: {
     createCalls,
     async create(request, signal) {
       createCalls.push(request.name)
-      await sleep(clock, levers.createDelayMs, signal)
+      await sleep(clock, takes(levers.createDelayMs), signal)
       failIfTold()
       const existing = named(request.name)
       if (existing) return shown(existing)
@@ -131,7 +146,7 @@ export function fakeProvider(options: {
       return shown(machine)
     },
     async delete({ id, name }, signal) {
-      await sleep(clock, 50, signal)
+      await sleep(clock, takes(50), signal)
       failIfTold()
       const machine = id === null ? named(name) : machines.get(id)
       if (!machine) throw new NotFoundError(`there is no machine ${name}`)
@@ -140,7 +155,7 @@ export function fakeProvider(options: {
       clock.setTimer(levers.deleteDelayMs, () => remove(machine))
     },
     async list(tags, signal) {
-      await sleep(clock, 50, signal)
+      await sleep(clock, takes(50), signal)
       failIfTold()
       if (levers.listMode === 'fails') throw new RetryableError('the cloud answers 503')
       if (levers.listMode === 'empty') return { complete: true, machines: [] }
@@ -153,7 +168,7 @@ export function fakeProvider(options: {
       return { complete: true, machines: wanted.map(shown) }
     },
     async offerings(signal) {
-      await sleep(clock, 50, signal)
+      await sleep(clock, takes(50), signal)
       return (
         options.offerings ?? [
           {

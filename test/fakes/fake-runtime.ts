@@ -68,6 +68,10 @@ export interface FakeEngine {
   onEffect: ((operation: FakeOperation, subject: string) => void) | null
   /** While set every call rejects with UnavailableError. */
   down: boolean
+  /** While above 0 every call is given up with UnavailableError only after so long, as the driver does with an engine that hangs. */
+  hangMs: number
+  /** How long the next pulls take. */
+  pullMs: number
   /** The next calls of that operation reject with this. */
   failNext(operation: FakeOperation, error: Error, times?: number): void
   /** Takes back what `failNext` ordered and was not used. */
@@ -97,7 +101,11 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
   const tell = (event: RuntimeEvent) => {
     for (const stream of streams) stream(event)
   }
-  const enter = (operation: FakeOperation, subject: string) => {
+  const enter = async (operation: FakeOperation, subject: string) => {
+    if (engine.hangMs > 0) {
+      await sleep(clock, engine.hangMs)
+      throw new UnavailableError('the fake engine does not answer')
+    }
     if (engine.down) throw new UnavailableError('the fake engine is down')
     const failure = failures.get(operation)?.shift()
     if (failure) {
@@ -133,6 +141,8 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
     onEnd: () => {},
     onEffect: null,
     down: false,
+    hangMs: 0,
+    pullMs: options.pullMs ?? 500,
     failNext(operation, error, times = 1) {
       const list = failures.get(operation) ?? []
       for (let i = 0; i < times; i += 1) list.push(error)
@@ -158,16 +168,16 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
         name: options.name ?? 'docker',
         bridgeAddress,
         async list() {
-          enter('list', '')
+          await enter('list', '')
           return own().map(observed)
         },
         async hasImage(image) {
-          enter('hasImage', image)
+          await enter('hasImage', image)
           return engine.images.has(image)
         },
         async pull(image, _options, signal) {
-          enter('pull', image)
-          await sleep(clock, options.pullMs ?? 500, signal)
+          await enter('pull', image)
+          await sleep(clock, engine.pullMs, signal)
           if (engine.down) throw new UnavailableError('the fake engine is down')
           if (engine.registry !== null && !engine.registry.has(image)) throw new NotFoundError(`no image ${image}`)
           engine.images.add(image)
@@ -175,7 +185,7 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
         },
         async create(request) {
           const name = containerName(request.instance, request.sharesNetworkOf === null ? undefined : request.spec.name)
-          enter('create', name)
+          await enter('create', name)
           if (!engine.images.has(request.spec.image) && (options.name ?? 'docker') === 'docker')
             throw new NotFoundError(`no image ${request.spec.image}`)
           if (request.sharesNetworkOf !== null && !engine.containers.has(request.sharesNetworkOf))
@@ -212,7 +222,7 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
           return container.id
         },
         async start(id) {
-          enter('start', id)
+          await enter('start', id)
           const container = find(id)
           if (container.state === 'running') return
           await sleep(clock, options.startMs ?? 200)
@@ -248,7 +258,7 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
           tell({ kind: 'changed', instance: request.instance })
         },
         async stop(id, graceMs) {
-          enter('stop', id)
+          await enter('stop', id)
           const container = engine.containers.get(id)
           if (container?.state !== 'running') return
           await sleep(clock, Math.min(graceMs, options.stopMs ?? 100))
@@ -256,7 +266,7 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
           done('stop', container.name)
         },
         async remove(id) {
-          enter('remove', id)
+          await enter('remove', id)
           const container = engine.containers.get(id)
           if (!container) return
           end(container, 137)
@@ -265,7 +275,7 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
           tell({ kind: 'changed', instance: container.request.instance })
         },
         async stats(ids) {
-          enter('stats', '')
+          await enter('stats', '')
           return ids.flatMap((id) => {
             const container = engine.containers.get(id)
             if (container?.state !== 'running') return []
@@ -285,7 +295,7 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
           })
         },
         async exec(id, argv, timeoutMs) {
-          enter('exec', id)
+          await enter('exec', id)
           const container = find(id)
           if (container.state !== 'running') throw new ConflictError(`container ${id} does not run`)
           await sleep(clock, Math.min(5, timeoutMs))
@@ -302,7 +312,7 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
         },
         events: (signal) => eventsOf(streams, signal),
         async foreign() {
-          enter('foreign', '')
+          await enter('foreign', '')
           return engine.foreign
         },
       }

@@ -40,8 +40,14 @@ export interface ModelNetwork {
   heal(name: string): void
   /** Ends all connections of `name` with 1006, on both ends, at once. Returns how many. */
   drop(name: string): number
+  /** The process behind `name` was killed: what it had sent arrives yet, then the other ends are told. Nothing reaches it any more. */
+  die(name: string): void
   /** Messages in one direction of `name`'s present connections vanish; both ends notice after 25 s. */
   halfOpen(name: string, direction: 'up' | 'down'): void
+  /** As `halfOpen`, and dials of `name` get no answer either, until it is healed. */
+  cutOneWay(name: string, direction: 'up' | 'down'): void
+  /** Messages to and from `name` take up to so much longer; 0 ends it. */
+  slow(name: string, upToMs: number): void
   /** The next message to `name` is lost although the connection stays: what no TCP does, but a bug could. */
   loseNext(name: string, direction: 'up' | 'down'): void
   /** The next message to or from `name` arrives twice. */
@@ -50,6 +56,8 @@ export interface ModelNetwork {
   onDelivered(listener: (trace: NetworkTrace) => void): void
   readonly dials: readonly { readonly atMs: number; readonly from: string; readonly url: string }[]
   connectionsOf(name: string): number
+  /** Exactly one connection, through which everything arrives in time and everything has arrived. */
+  isCalm(name: string): boolean
   /** Sends `text` as if `name` had, on its newest connection. */
   forge(name: string, text: string): void
 }
@@ -62,6 +70,8 @@ interface Link {
   readonly ends: Record<Direction, End>
   readonly deaf: Set<Direction>
   lose: Record<Direction, number>
+  /** A message was lost on it. */
+  tampered: boolean
   duplicate: Record<Direction, number>
   /** When the last message in this direction arrives: later ones never overtake it. */
   readonly busyUntilMs: Record<Direction, number>
@@ -86,11 +96,13 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
   const [minMs, maxMs] = options.latencyMs ?? [1, 5]
   const listeners = new Map<string, ModelListener>()
   const partitioned = new Set<string>()
+  const oneWay = new Set<string>()
+  const slowed = new Map<string, number>()
   const links = new Map<string, Set<Link>>()
   const watchers: ((trace: NetworkTrace) => void)[] = []
   const dials: { atMs: number; from: string; url: string }[] = []
 
-  const latency = () => minMs + random.next() * (maxMs - minMs)
+  const latency = (name: string) => minMs + random.next() * (maxMs - minMs + (slowed.get(name) ?? 0))
   const linksOf = (name: string) => links.get(name) ?? new Set<Link>()
 
   const closeEnd = (end: End, code: number, reason: string) => {
@@ -106,11 +118,19 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
     closeEnd(link.ends.up, code, reason)
     closeEnd(link.ends.down, code, reason)
   }
+  /** One end's process is dead: it hears nothing any more, and the other is told once it has got what was on its way. */
+  const abandon = (link: Link, dead: Direction, reason: string) => {
+    link.ends[dead].closed = { code: 1006, reason }
+    clock.setTimer(Math.max(0, link.busyUntilMs[dead] - clock.monotonicMs()), () => {
+      if (link.deaf.has(dead) || partitioned.has(link.name)) return doom(link)
+      breakLink(link, 1006, reason)
+    })
+  }
   const doom = (link: Link) => {
     link.deathTimer ??= clock.setTimer(DEAD_AFTER_MS, () => breakLink(link, 1006, 'nothing heard for 25 s'))
   }
   const reprieve = (link: Link) => {
-    if (link.deaf.size > 0) return
+    if (link.deaf.size > 0 || link.ends.up.closed || link.ends.down.closed) return
     link.deathTimer?.cancel()
     link.deathTimer = null
   }
@@ -128,12 +148,13 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
     if (Buffer.byteLength(text) > MAX_FRAME_BYTES) return breakLink(link, 1009, 'frame too large')
     if (link.lose[direction] > 0) {
       link.lose[direction] -= 1
+      link.tampered = true
       return
     }
     const copies = link.duplicate[direction] > 0 ? 2 : 1
     if (copies === 2) link.duplicate[direction] -= 1
     for (let copy = 0; copy < copies; copy += 1) {
-      const arrivesMs = Math.max(link.busyUntilMs[direction], clock.monotonicMs() + latency())
+      const arrivesMs = Math.max(link.busyUntilMs[direction], clock.monotonicMs() + latency(link.name))
       link.busyUntilMs[direction] = arrivesMs
       clock.setTimer(arrivesMs - clock.monotonicMs(), () => deliver(link, direction, text))
     }
@@ -150,7 +171,7 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
         if (mine.closed) return
         closeEnd(mine, code, reason)
         const other = link.ends[direction === 'up' ? 'down' : 'up']
-        const arrivesMs = Math.max(link.busyUntilMs[direction], clock.monotonicMs() + latency())
+        const arrivesMs = Math.max(link.busyUntilMs[direction], clock.monotonicMs() + latency(link.name))
         clock.setTimer(arrivesMs - clock.monotonicMs(), () => {
           if (link.deaf.has(direction) || partitioned.has(link.name)) return
           closeEnd(other, code, reason)
@@ -177,6 +198,7 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
       ends: { up: end(), down: end() },
       deaf: new Set(),
       lose: { up: 0, down: 0 },
+      tampered: false,
       duplicate: { up: 0, down: 0 },
       busyUntilMs: { up: 0, down: 0 },
       held: [],
@@ -197,7 +219,7 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
         if (listeners.get(url) !== listener) return
         listeners.delete(url)
         for (const group of [...links.values()])
-          for (const link of [...group]) if (link.url === url) breakLink(link, 1006, 'the coordinator is gone')
+          for (const link of [...group]) if (link.url === url) abandon(link, 'down', 'the coordinator is gone')
       }
     },
     dialer: (name) => ({
@@ -209,8 +231,8 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
             timeout.cancel()
             resolve({ kind: 'failed', detail: 'cancelled' })
           })
-          clock.setTimer(latency() * 2, () => {
-            if (partitioned.has(name) || signal.aborted) return
+          clock.setTimer(latency(name) * 2, () => {
+            if (partitioned.has(name) || oneWay.has(name) || signal.aborted) return
             timeout.cancel()
             const listener = listeners.get(url)
             if (!listener) return resolve({ kind: 'failed', detail: 'connection refused' })
@@ -227,8 +249,12 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
       partitioned.add(name)
       for (const link of linksOf(name)) doom(link)
     },
+    die(name) {
+      for (const link of [...linksOf(name)]) abandon(link, 'up', 'the agent is gone')
+    },
     heal(name) {
       partitioned.delete(name)
+      oneWay.delete(name)
       for (const link of linksOf(name)) {
         reprieve(link)
         for (const { direction, text } of link.held.splice(0)) transmit(link, direction, text)
@@ -245,6 +271,13 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
         doom(link)
       }
     },
+    cutOneWay(name, direction) {
+      oneWay.add(name)
+      this.halfOpen(name, direction)
+    },
+    slow(name, upToMs) {
+      slowed.set(name, upToMs)
+    },
     loseNext(name, direction) {
       for (const link of linksOf(name)) link.lose[direction] += 1
     },
@@ -252,6 +285,11 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
       for (const link of linksOf(name)) link.duplicate[direction] += 1
     },
     onDelivered: (listener) => void watchers.push(listener),
+    isCalm(name) {
+      const [link, ...others] = [...linksOf(name)]
+      if (!link || others.length > 0 || partitioned.has(name) || oneWay.has(name) || (slowed.get(name) ?? 0) > 0) return false
+      return !link.tampered && link.deaf.size === 0 && !link.ends.up.closed && !link.ends.down.closed
+    },
     connectionsOf: (name) => linksOf(name).size,
     forge(name, text) {
       const link = [...linksOf(name)].at(-1)

@@ -3,44 +3,38 @@
  * network, engines and cloud. Nothing here waits for real, reads a disk or asks the machine for randomness, so the same seed and
  * the same script give the same trace. Levers of the models are the faults; `kill…` is SIGKILL (see life.ts).
  */
-import { type Agent, createAgent } from '../../agent/agent.ts'
-import { createProber } from '../../agent/health/prober.ts'
-import { joinCluster } from '../../agent/join.ts'
 import type { JoinHttp } from '../../agent/join-http.ts'
-import { JoinRefusedError } from '../../coordinator/access/join.ts'
-import { authenticateNode } from '../../coordinator/access/node-credentials.ts'
-import { type Coordinator, createCoordinator } from '../../coordinator/coordinator.ts'
+import type { Coordinator } from '../../coordinator/coordinator.ts'
 import type { FleetConfig } from '../../coordinator/fleet/config.ts'
 import type { HubSettings } from '../../coordinator/hub/hub.ts'
 import type { Prepared } from '../../coordinator/services/deploy.ts'
 import { deployApp, removeApp, scaleService } from '../../coordinator/services/deploy.ts'
-import type { Snapshot, State } from '../../coordinator/state/state.ts'
-import type { Store } from '../../coordinator/state/store.ts'
-import { renderUserData, settingsOfUserData } from '../../installer/cloud-init.ts'
-import { type Clock, sleep } from '../../shared/clock.ts'
-import { InputError, messageOf } from '../../shared/errors.ts'
-import { randomIds } from '../../shared/ids.ts'
+import type { State } from '../../coordinator/state/state.ts'
+import { settingsOfUserData } from '../../installer/cloud-init.ts'
+import { sleep } from '../../shared/clock.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
 import { serviceIdOf } from '../../shared/model/identity.ts'
 import type { Pool } from '../../shared/model/node.ts'
 import type { Capacity } from '../../shared/model/resources.ts'
-import type { JoinRequest, JoinResponse } from '../../shared/protocol/join.ts'
+import type { JoinRequest } from '../../shared/protocol/join.ts'
 import { type Random, seededRandom } from '../../shared/random.ts'
 import { type FakeProvider, fakeProvider } from '../fakes/fake-provider.ts'
-import { type FakeEngine, fakeEngine } from '../fakes/fake-runtime.ts'
-import { memoryFiles } from '../fakes/memory-files.ts'
-import { emptyDisk, type MemoryStoreDisk, memoryStore } from '../fakes/memory-store.ts'
+import { emptyDisk, type MemoryStoreDisk } from '../fakes/memory-store.ts'
 import { type ModelNetwork, modelNetwork } from '../fakes/model-network.ts'
 import { type VirtualClock, virtualClock } from '../fakes/virtual-clock.ts'
+import { askToJoin, COORDINATOR_URLS, type CoordinatorProcess, startCoordinatorProcess } from './coordinator-process.ts'
+import type { EffectListener } from './effects.ts'
+import { bootAgent, type Host, type HostParts, killAgentOn, newHost } from './host-process.ts'
 import { createInvariants, type Invariants } from './invariants.ts'
-import { type Life, newLife } from './life.ts'
-import { type ModelGateway, modelGateway, modelMeter, modelProbes } from './model-agent-parts.ts'
+import type { Life } from './life.ts'
+import type { StoreLevers } from './model-store.ts'
+import { machineClock } from './process-clock.ts'
 import { createTrace, type Trace } from './trace.ts'
 
-/** Loopback, so that a join token without TLS is accepted; which host is meant the model network knows by itself. */
-export const COORDINATOR_URL = 'http://127.0.0.1:7600'
+export type { Host } from './host-process.ts'
+
 const CLOUD_START_MS = Date.UTC(2026, 0, 5)
-const STATE_DIR = '/state'
+const DEFAULT_CAPACITY: Capacity = { cpuMillis: 4_000, memoryBytes: 8 * 2 ** 30, diskBytes: 2 ** 37, slots: 100 }
 
 export interface ClusterOptions {
   readonly seed: number
@@ -50,21 +44,8 @@ export interface ClusterOptions {
   readonly pools?: readonly Pool[]
   readonly fleet?: Partial<FleetConfig>
   readonly hub?: Partial<HubSettings>
-}
-
-/** A machine with its engine and its disk; the agent on it comes and goes. */
-export interface Host {
-  readonly name: string
-  readonly address: string
-  readonly engine: FakeEngine
-  readonly disk: Map<string, string>
-  agent: Agent | null
-  gateway: ModelGateway | null
-  life: Life | null
-  /** null until it joined. */
-  nodeId: string | null
-  /** The coordinator told it to leave. */
-  left: boolean
+  /** Rate of the clock of the next machine or coordinator; default always 1. */
+  readonly rateOf?: () => number
 }
 
 export interface SimCluster {
@@ -72,31 +53,44 @@ export interface SimCluster {
   readonly network: ModelNetwork
   readonly provider: FakeProvider
   readonly disk: MemoryStoreDisk
+  readonly store: StoreLevers
   readonly trace: Trace
   readonly invariants: Invariants
   readonly hosts: ReadonlyMap<string, Host>
   /** For the scenario's own choices. */
   readonly random: Random
-  /** null while it is dead. */
+  /** The newest one; null while it is dead. */
   readonly coordinator: Coordinator | null
   /** Demand of a service in percent of one instance; shared by its running containers. Absent: they report no load. */
   readonly demand: Map<string, number>
   /** Images whose programs never answer a probe. */
   readonly badImages: Set<string>
+  /** Called around every effect of every process; may kill. */
+  onEffect: EffectListener | null
   /** The running coordinator; throws while there is none. */
   lead(): Coordinator
   host(name: string): Host
   startCoordinator(): Promise<void>
   killCoordinator(): void
+  /** Starts another coordinator on the same store beside the present one, which lives on until `endOldLeader`. */
+  takeOver(): Promise<void>
+  endOldLeader(): void
+  readonly hasOldLeader: boolean
   startAgent(name: string): void
   killAgent(name: string): void
   partition(name: string): void
   heal(name: string): void
+  jumpWall(who: string, ms: number): void
   deploy(spec: AppSpec): Promise<void>
   remove(app: string): Promise<void>
   scale(app: string, service: string, count: number | null): Promise<void>
+  /** Makes a key that every service accepts; its id. */
+  createKey(name: string): Promise<string>
+  revokeKey(id: string): Promise<void>
   /** Ids of containers that run, over all hosts: instance → host. */
   running(): Map<string, string>
+  /** Drives the world until the work is done. */
+  drive<T>(work: Promise<T>): Promise<T>
   advance(ms: number): Promise<void>
   until(condition: () => boolean, what: string, limitMs?: number): Promise<void>
   /** Advances until nothing is left to do, throws with the reason why not after `limitMs` (I10). */
@@ -112,21 +106,21 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
     return lives
   }
   const nextRandom = () => seededRandom(Math.imul(options.seed + 1, 7919) + nextLife())
+  const rateOf = options.rateOf ?? (() => 1)
   let step = () => {}
   const clock = virtualClock(undefined, { afterStep: () => step() })
   const trace = createTrace(() => clock.monotonicMs())
   const network = modelNetwork({ clock, random: nextRandom() })
   network.onDelivered(({ from, to, text }) => trace.silent(`${from}>${to} ${text}`))
   const disk = emptyDisk()
+  const store: StoreLevers = { away: false, full: false, conflictRate: 0, slowMs: 0 }
   const hosts = new Map<string, Host>()
   const demand = new Map<string, number>()
   const badImages = new Set<string>()
-  const loadOf = (instance: string): number | null => {
-    const service = serviceIdOf(instance)
-    const total = demand.get(service)
-    if (total === undefined) return null
-    const sharing = [...running().keys()].filter((other) => serviceIdOf(other) === service).length
-    return sharing === 0 ? null : Math.min(100, Math.round((total / sharing) * 10) / 10)
+  const cut = new Set<string>()
+  const tell: EffectListener = (effect) => {
+    cluster.invariants.effect(effect)
+    cluster.onEffect?.(effect)
   }
   const running = (): Map<string, string> => {
     const found = new Map<string, string>()
@@ -135,9 +129,22 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
         if (container.state === 'running') found.set(container.request.instance, host.name)
     return found
   }
+  const loadOf = (instance: string): number | null => {
+    const service = serviceIdOf(instance)
+    const total = demand.get(service)
+    if (total === undefined) return null
+    const sharing = [...running().keys()].filter((other) => serviceIdOf(other) === service).length
+    return sharing === 0 ? null : Math.min(100, Math.round((total / sharing) * 10) / 10)
+  }
 
-  // ---- the coordinator ------------------------------------------------------------------------------------------------------
-  let present: { readonly coordinator: Coordinator; readonly life: Life; readonly close: () => void } | null = null
+  // ---- the cloud and its machines -------------------------------------------------------------------------------------------
+  let hostCount = 0
+  const addHost = (name: string, capacity: Capacity): Host => {
+    hostCount += 1
+    const host = newHost(hostParts, { name, number: hostCount, capacity, rate: rateOf() })
+    hosts.set(name, host)
+    return host
+  }
   const provider = fakeProvider({
     // The cloud has a clock of its own: a jump of ours is none of its.
     clock: {
@@ -145,182 +152,31 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
       monotonicMs: clock.monotonicMs,
       setTimer: clock.setTimer,
     },
+    random: nextRandom(),
     onRunning(machine) {
       const pool = options.pools?.find((candidate) => candidate.name === machine.request.pool)
       const settings = settingsOfUserData(machine.request.userData)
+      // One that somebody else put up.
+      if (machine.request.userData === '') return
       if (!pool || !settings) throw new Error(`machine ${machine.name} was told nothing of use`)
       trace.line(`vm ${machine.name} runs`)
       addHost(machine.name, pool.capacity)
-      boot(machine.name, settings.token)
+      bootAgent(hostParts, hostNamed(machine.name), settings.token)
     },
     onGone(machine) {
       trace.line(`vm ${machine.name} is gone`)
-      if (!hosts.has(machine.name)) return
-      killAgent(machine.name)
+      const host = hosts.get(machine.name)
+      if (!host) return
+      killAgentOn(hostParts, host)
       network.drop(machine.name)
       hosts.delete(machine.name)
     },
   })
-  const startCoordinator = async () => {
-    if (present) throw new Error('the coordinator runs already')
-    const life = newLife(clock)
-    const own = nextRandom()
-    const coordinator = await createCoordinator(
-      {
-        store: life.own(slowStore(memoryStore(disk), clock, nextRandom(), () => life.alive)),
-        clock: life.clock,
-        random: own,
-        ids: randomIds(own),
-        logger: trace.logger('coordinator'),
-        files: life.own(memoryFiles()),
-        providers: new Map([['fake', life.own(provider)]]),
-        userData: async (_machine, _pool, joinToken) =>
-          renderUserData({ kind: 'settings', urls: [COORDINATOR_URL], joinToken, agentSha256: {} }),
-      },
-      {
-        stateDir: STATE_DIR,
-        pools: options.pools ?? [],
-        hub: options.hub ?? {},
-        fleet: options.fleet ?? {},
-        fleetEnabled: (options.pools ?? []).length > 0,
-        strategy: 'spread',
-        caDigest: null,
-        urls: [COORDINATOR_URL],
-      },
-    )
-    const close = network.listen(COORDINATOR_URL, {
-      authenticate: (credential) => authenticateNode(coordinator.state.snapshot, credential),
-      accept: (connection, nodeId) => coordinator.hub.accept(connection, nodeId),
-    })
-    trace.line(`coordinator starts, epoch ${coordinator.state.epoch}`)
-    present = { coordinator, life, close }
-    coordinator.start()
-  }
-  const killCoordinator = () => {
-    if (!present) return
-    trace.line('coordinator is killed')
-    const { life, close } = present
-    present = null
-    life.end()
-    close()
-  }
-  const lead = (): Coordinator => {
-    if (!present) throw new Error('no coordinator runs')
-    return present.coordinator
-  }
-
-  // ---- hosts and agents -----------------------------------------------------------------------------------------------------
-  let hostCount = 0
-  const addHost = (name: string, capacity: Capacity): Host => {
-    hostCount += 1
-    const prefix = `172.${16 + (hostCount >> 8)}.${hostCount & 255}`
-    const engine = fakeEngine({ clock, addressPrefix: prefix })
-    engine.onEffect = (operation, subject) => trace.line(`${name} ${operation} ${subject}`)
-    engine.onEnd = (container) => trace.line(`${name} end ${container.name} ${container.exitCode}`)
-    const host: Host = {
-      name,
-      address: `10.${hostCount >> 8}.${hostCount & 255}.1`,
-      engine,
-      disk: new Map(),
-      agent: null,
-      gateway: null,
-      life: null,
-      nodeId: null,
-      left: false,
-    }
-    hosts.set(name, host)
-    capacities.set(name, capacity)
-    return host
-  }
-  const capacities = new Map<string, Capacity>()
-  const boot = (name: string, token: string | null) => {
-    const host = hostNamed(name)
-    if (host.life?.alive) throw new Error(`an agent runs on ${name} already`)
-    const life = newLife(clock)
-    host.life = life
-    trace.line(`${name} agent starts`)
-    runAgent(host, life, token).catch((error: unknown) => {
-      if (!life.alive) return
-      trace.line(`${name} agent ends: ${messageOf(error)}`)
-      if (host.life === life) host.life = null
-      life.end()
-    })
-  }
-  const runAgent = async (host: Host, life: Life, token: string | null) => {
-    const own = nextRandom()
-    const logger = trace.logger(host.name)
-    const files = life.own(memoryFiles(host.disk))
-    const capacity = capacities.get(host.name) ?? DEFAULT_CAPACITY
-    const facts = {
-      hostname: host.name,
-      address: host.address,
-      platform: 'linux/amd64',
-      runtimes: ['docker' as const],
-      capacity,
-      labels: {},
-      engineLabels: {},
-      agentVersion: '0',
-    }
-    const identity = await joinCluster({
-      token,
-      tokenFile: null,
-      urls: [COORDINATOR_URL],
-      facts: async () => facts,
-      machineId: host.name,
-      stateDir: STATE_DIR,
-      http: life.own(joinHttp(host)),
-      files,
-      clock: life.clock,
-      random: own,
-      logger,
-    })
-    host.nodeId = identity.nodeId
-    const runtime = life.own(
-      host.engine.runtime({ clusterId: identity.clusterId, nodeId: identity.nodeId, bridgeAddress: `${host.address}` }),
-    )
-    const gateway = modelGateway()
-    host.gateway = gateway
-    const agent = await createAgent({
-      facts: { ...facts, clusterId: identity.clusterId, nodeId: identity.nodeId, bootId: `${host.name}-${nextLife()}` },
-      credential: identity.credential,
-      urls: [COORDINATOR_URL],
-      stateDir: STATE_DIR,
-      runtimes: [runtime],
-      prober: createProber({
-        clock: life.clock,
-        logger,
-        network: life.own(
-          modelProbes(clock, (address) =>
-            [...host.engine.containers.values()].some(
-              (container) =>
-                container.state === 'running' && container.address === address && !badImages.has(container.request.spec.image),
-            ),
-          ),
-        ),
-      }),
-      dialer: life.own(network.dialer(host.name)),
-      clock: life.clock,
-      random: own,
-      logger,
-      files,
-      backend: null,
-      registerForeign: false,
-      openGateway: async () => gateway,
-      openMeter: (view) => modelMeter(view, loadOf),
-      environmentFor: () => ({}),
-      onLeave(reason) {
-        trace.line(`${host.name} leaves: ${reason}`)
-        host.left = true
-      },
-    })
-    host.agent = agent
-    await agent.start()
-  }
   const joinHttp = (host: Host): JoinHttp => ({
     get: async () => ({ status: 404, body: '' }),
-    async postJson(_url, body) {
+    async postJson(url, body) {
       await sleep(clock, 3)
-      const target = present
+      const target = [present, old].find((each) => each !== null && url.startsWith(each.url)) ?? null
       if (!target || cut.has(host.name)) {
         await sleep(clock, cut.has(host.name) ? 20_000 : 1)
         throw new Error('no answer')
@@ -333,21 +189,68 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
       return answer
     },
   })
+  const hostParts: HostParts = {
+    world: clock,
+    network,
+    trace,
+    nextRandom,
+    nextLife,
+    joinHttp,
+    loadOf,
+    isGood: (image) => !badImages.has(image),
+    tell,
+  }
   const hostNamed = (name: string): Host => {
     const host = hosts.get(name)
     if (!host) throw new Error(`there is no host ${name}`)
     return host
   }
-  const killAgent = (name: string) => {
-    const host = hostNamed(name)
-    if (!host.life?.alive) return
-    trace.line(`${name} agent is killed`)
-    host.life.end()
-    host.agent = null
-    host.gateway = null
-    network.drop(name)
+
+  // ---- coordinators ---------------------------------------------------------------------------------------------------------
+  let present: CoordinatorProcess | null = null
+  let old: CoordinatorProcess | null = null
+  /** The life that is about to become the present coordinator. */
+  let starting: Life | null = null
+  const begin = async () => {
+    const url = COORDINATOR_URLS.find((candidate) => candidate !== old?.url) ?? COORDINATOR_URLS[0]
+    const process = await startCoordinatorProcess(
+      {
+        url,
+        clock: machineClock(clock, rateOf()),
+        random: nextRandom(),
+        storeRandom: nextRandom(),
+        disk,
+        storeLevers: store,
+        provider,
+        network,
+        trace,
+        pools: options.pools ?? [],
+        hub: options.hub ?? {},
+        fleet: options.fleet ?? {},
+        tell,
+      },
+      (life) => {
+        starting = life
+      },
+    )
+    present = process
   }
-  const cut = new Set<string>()
+  /** A life that ends while it starts never serves; the caller goes on. */
+  const startCoordinator = async () => {
+    if (present) throw new Error('the coordinator runs already')
+    let failure: unknown = null
+    const begun = begin().catch((error: unknown) => {
+      failure = error ?? new Error('it did not start')
+    })
+    void begun
+    await clock.until(() => present !== null || failure !== null || starting?.alive === false, 'the coordinator serves', 60_000)
+    if (failure !== null) throw failure
+    starting = null
+  }
+  const lead = (): Coordinator => {
+    if (!present) throw new Error('no coordinator runs')
+    return present.coordinator
+  }
 
   // ---- what users ask for ---------------------------------------------------------------------------------------------------
   const ask = async (prepare: (state: State, nowMs: number) => Prepared<unknown>) => {
@@ -359,15 +262,17 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
     }
     throw new Error('conflicts do not end')
   }
-  /** What users ask for takes virtual time; the caller drives it. */
-  const driven = async (work: Promise<void>) => {
+  /** What users ask for takes virtual time. A coordinator that dies meanwhile gives no answer: CoordinatorDied. */
+  const driven = async <T>(work: Promise<T>): Promise<T> => {
+    const asked = present
     let over = false
     const done = work.finally(() => {
       over = true
     })
     done.catch(() => undefined)
-    await clock.until(() => over, 'the coordinator has answered', 60_000)
-    await done
+    await clock.until(() => over || asked?.life.alive === false, 'the coordinator has answered', 60_000)
+    if (!over) throw new CoordinatorDied()
+    return done
   }
 
   const cluster: SimCluster = {
@@ -375,6 +280,7 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
     network,
     provider,
     disk,
+    store,
     trace,
     invariants: createInvariants(() => cluster),
     hosts,
@@ -384,12 +290,31 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
     },
     demand,
     badImages,
+    onEffect: null,
     lead,
     host: hostNamed,
-    startCoordinator: () => driven(startCoordinator()),
-    killCoordinator,
-    startAgent: (name) => boot(name, null),
-    killAgent,
+    startCoordinator,
+    killCoordinator() {
+      starting?.end()
+      present?.kill()
+      present = null
+    },
+    async takeOver() {
+      if (!present || old) return
+      old = present
+      present = null
+      trace.line('another coordinator takes over')
+      await startCoordinator()
+    },
+    get hasOldLeader() {
+      return old !== null
+    },
+    endOldLeader() {
+      old?.kill()
+      old = null
+    },
+    startAgent: (name) => bootAgent(hostParts, hostNamed(name), null),
+    killAgent: (name) => killAgentOn(hostParts, hostNamed(name)),
     partition(name) {
       trace.line(`${name} is cut off`)
       cut.add(name)
@@ -400,16 +325,31 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
       cut.delete(name)
       network.heal(name)
     },
+    jumpWall(who, ms) {
+      trace.line(`wall clock of ${who} jumps ${ms} ms`)
+      if (who === 'coordinator') present?.clock.jumpWall(ms)
+      else hosts.get(who)?.clock.jumpWall(ms)
+    },
     async deploy(spec) {
       await driven(ask((state, nowMs) => deployApp(state, { spec, source: '', by: 'operator:sim' }, nowMs)))
       cluster.invariants.acknowledged(spec)
     },
     async remove(app) {
-      await driven(ask((state) => removeApp(state, { name: app, by: 'operator:sim' })))
+      // Whether or not an answer comes, from now on it may be gone.
       cluster.invariants.forgotten(app)
+      await driven(ask((state) => removeApp(state, { name: app, by: 'operator:sim' })))
     },
     scale: (app, service, count) => driven(ask((state) => scaleService(state, { app, service, count, by: 'operator:sim' }))),
+    async createKey(name) {
+      const { record } = await driven(lead().keys.create({ name, roles: [], expiresAtMs: null, actor: 'operator:sim' }))
+      return record.id
+    },
+    async revokeKey(id) {
+      await driven(lead().keys.revoke(id, 'operator:sim'))
+      cluster.invariants.revoked(id)
+    },
     running,
+    drive: driven,
     advance: (ms) => clock.advance(ms),
     until: (condition, what, limitMs) => clock.until(condition, what, limitMs),
     async settle(limitMs = 120_000) {
@@ -423,8 +363,8 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
     },
     async stop() {
       for (const host of hosts.values()) host.life?.end()
-      present?.close()
-      present?.life.end()
+      old?.kill()
+      present?.kill()
       present = null
     },
   }
@@ -440,55 +380,22 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
   await cluster.startCoordinator()
   for (let i = 1; i <= options.hosts; i += 1) {
     const host = addHost(`h${i}`, options.capacity ?? DEFAULT_CAPACITY)
-    await driven(
-      lead()
-        .joinTokens.create({ machineId: null, labels: {}, actor: 'operator:sim' })
-        .then((token) => boot(host.name, token.text)),
-    )
+    const token = await driven(lead().joinTokens.create({ machineId: null, labels: {}, actor: 'operator:sim' }))
+    bootAgent(hostParts, host, token.text)
   }
   await clock.until(() => connected(cluster, options.hosts), 'every host has joined and connected', 60_000)
   return cluster
 }
 
-const DEFAULT_CAPACITY: Capacity = { cpuMillis: 4_000, memoryBytes: 8 * 2 ** 30, diskBytes: 2 ** 37, slots: 100 }
+/** The coordinator was killed while it was asked: what was asked for may be done or not. */
+export class CoordinatorDied extends Error {
+  constructor() {
+    super('the coordinator died before it answered')
+    this.name = 'CoordinatorDied'
+  }
+}
 
 function connected(cluster: SimCluster, count: number): boolean {
   const nodes = [...(cluster.coordinator?.hub.observed.nodes() ?? [])]
   return nodes.filter((node) => node.connected).length >= count
-}
-
-/** The API's answer to a request to join, as far as the agent looks at it. */
-async function askToJoin(
-  coordinator: Coordinator,
-  request: JoinRequest,
-  address: string,
-): Promise<{ status: number; body: string }> {
-  try {
-    const response: JoinResponse = await coordinator.join(request, address)
-    return { status: 200, body: JSON.stringify(response) }
-  } catch (error) {
-    const status = error instanceof JoinRefusedError ? error.status : error instanceof InputError ? 422 : 503
-    return { status, body: JSON.stringify({ detail: messageOf(error) }) }
-  }
-}
-
-/** Commits take a little time, in order, as on a disk: what was not written when its process died was never written. */
-function slowStore(store: Store, clock: Clock, random: Random, isAlive: () => boolean): Store {
-  let freeAtMs = 0
-  return {
-    load: () => store.load(),
-    events: (query) => store.events(query),
-    close: () => store.close(),
-    async commit(operations, options) {
-      freeAtMs = Math.max(freeAtMs, clock.monotonicMs()) + 0.2 + random.next()
-      await sleep(clock, freeAtMs - clock.monotonicMs())
-      if (!isAlive()) return new Promise<never>(() => {})
-      return store.commit(operations, options)
-    },
-  }
-}
-
-/** What a coordinator's snapshot holds, for checks. */
-export function appsOf(snapshot: Snapshot): readonly AppSpec[] {
-  return [...snapshot.all('app').values()].filter((app) => !app.removing).map((app) => app.spec)
 }

@@ -2,12 +2,14 @@
  * What must hold whatever happens (reliability plan §2), checked after every step of virtual time. A check is skipped when nothing
  * that it reads has changed. `unsettled` says what is still to be done: null is I10's "has converged".
  */
-import { isRoutable } from '../../coordinator/state/observed.ts'
-import { wantedCount } from '../../coordinator/services/service-plan.ts'
+import { CLUSTER_TAG } from '../../coordinator/providers/provider.ts'
 import { specHashOf } from '../../shared/canonical.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
 import { parseInstanceId, serviceId, serviceIdOf } from '../../shared/model/identity.ts'
 import type { SimCluster } from './cluster.ts'
+import type { Effect } from './effects.ts'
+import type { Host } from './host-process.ts'
+import { unsettled } from './settled.ts'
 
 export class InvariantViolation extends Error {
   readonly invariant: string
@@ -24,6 +26,10 @@ export interface Invariants {
   /** The cluster acknowledged this app: from now on it must never be without it (I5). */
   acknowledged(spec: AppSpec): void
   forgotten(app: string): void
+  /** The cluster acknowledged the revocation: within seconds no agent that hears of it has the key (I7). */
+  revoked(key: string): void
+  /** Every effect goes through here too: purchases must not be hammered (I11). */
+  effect(effect: Effect): void
   /** From now on at least that many instances of the service serve (I4); null ends it. Only for voluntary disruption. */
   keepServing(service: string, atLeast: number | null): void
   /** From now on no container may start or end (I9); `false` ends it. */
@@ -33,9 +39,12 @@ export interface Invariants {
   readonly checks: number
 }
 
-const UNDER_WAY: ReadonlySet<string> = new Set(['progressing', 'monitoring', 'rolling-back'])
 /** More timers than this at once mean that something is not bounded (I11). */
 const MAX_TIMERS = 20_000
+/** I7, with what the slowest clock (0.8) adds. */
+const REVOKED_WITHIN_MS = 5_000 / 0.8
+/** The executor waits a second at least, by the fastest clock (1.5). */
+const CREATE_AGAIN_MS = 1_000 / 1.5
 
 export function createInvariants(world: () => SimCluster): Invariants {
   const promised = new Map<string, string>()
@@ -44,6 +53,12 @@ export function createInvariants(world: () => SimCluster): Invariants {
   /** Epoch and revision of the key set of each agent's disk. */
   const keysSeen = new Map<string, { epoch: number; revision: number }>()
   const epochSeen = new Map<string, number>()
+  const revocations = new Map<string, number>()
+  /** Since when each agent is connected and nothing disturbs its link. */
+  const steadySince = new Map<string, number>()
+  /** When each machine was last asked for, and by which coordinator. */
+  const asked = new Map<string, { atMs: number; epoch: number }>()
+  const foreign = new Map<string, string>()
   let frozen: string | null = null
   let checkedAt = ''
   let checks = 0
@@ -59,6 +74,9 @@ export function createInvariants(world: () => SimCluster): Invariants {
     durable(cluster)
     available(cluster)
     monotonic(cluster)
+    forgotKeys(cluster)
+    leftAlone(cluster)
+    if (cluster.trace.leaks.length > 0) throw new InvariantViolation('I12', `a secret was logged: ${cluster.trace.leaks[0]}`)
     if (frozen !== null && containersOf(cluster) !== frozen)
       throw new InvariantViolation('I9', `containers changed: ${frozen} became ${containersOf(cluster)}`)
     if (cluster.clock.pendingTimers > MAX_TIMERS)
@@ -161,8 +179,44 @@ export function createInvariants(world: () => SimCluster): Invariants {
     }
   }
 
+  const forgotKeys = (cluster: SimCluster) => {
+    const nowMs = cluster.clock.monotonicMs()
+    for (const host of cluster.hosts.values()) {
+      if (!isSteady(cluster, host)) {
+        steadySince.delete(host.name)
+        continue
+      }
+      const sinceMs = steadySince.get(host.name) ?? nowMs
+      steadySince.set(host.name, sinceMs)
+      for (const [id, atMs] of revocations)
+        if (nowMs - Math.max(atMs, sinceMs) > REVOKED_WITHIN_MS && host.agent?.view.keys.key(id) !== undefined)
+          throw new InvariantViolation('I7', `${host.name} has key ${id}, ${Math.round(nowMs - atMs)} ms after its revocation`)
+    }
+  }
+
+  /** Machines that are not ours exist until somebody at the console removes them. */
+  const leftAlone = (cluster: SimCluster) => {
+    const live = cluster.provider.live()
+    const clusterId = cluster.coordinator?.cluster.id
+    for (const vm of live) if (clusterId !== undefined && vm.tags[CLUSTER_TAG] !== clusterId) foreign.set(vm.id, vm.name)
+    for (const [id, name] of foreign)
+      if (!live.some((vm) => vm.id === id && vm.state !== 'stopping'))
+        throw new InvariantViolation('I1', `machine ${name}, which is not ours, was deleted`)
+  }
+
   return {
     check,
+    effect(effect) {
+      if (effect.kind !== 'cloud' || effect.when !== 'before' || !effect.what.startsWith('create ')) return
+      const cluster = world()
+      const atMs = cluster.clock.monotonicMs()
+      const epoch = cluster.coordinator?.state.epoch ?? 0
+      const last = asked.get(effect.what)
+      if (last && last.epoch === epoch && atMs - last.atMs < CREATE_AGAIN_MS)
+        throw new InvariantViolation('I11', `${effect.what} again after ${Math.round(atMs - last.atMs)} ms`)
+      asked.set(effect.what, { atMs, epoch })
+    },
+    revoked: (key) => void revocations.set(key, world().clock.monotonicMs()),
     acknowledged(spec) {
       promised.set(spec.name, specHashOf(spec))
       for (const service of spec.services)
@@ -207,64 +261,7 @@ function servingOf(cluster: SimCluster, service: string): number {
   return count
 }
 
-function unsettled(cluster: SimCluster): string | null {
-  const { coordinator } = cluster
-  if (!coordinator) return 'no coordinator runs'
-  const { snapshot } = coordinator.state
-  const { observed } = coordinator.hub
-  const wantedContainers = new Set<string>()
-  for (const host of cluster.hosts.values()) {
-    if (host.left) continue
-    if (!host.nodeId || !host.agent) return `${host.name} has no agent`
-    const node = observed.node(host.nodeId)
-    if (!node?.connected) return `${host.name} is not connected`
-    if (node.liveness !== 'live') return `${host.name} is ${node.liveness}`
-  }
-  for (const node of snapshot.all('node').values()) {
-    if (node.availability === 'draining') return `node ${node.id} drains`
-    if (observed.node(node.id)?.liveness !== 'live') return `node ${node.id} is ${observed.node(node.id)?.liveness}`
-  }
-  for (const machine of snapshot.all('machine').values())
-    if (['requested', 'booting', 'joining', 'terminating'].includes(machine.phase))
-      return `machine ${machine.id} is ${machine.phase}`
-  for (const vm of cluster.provider.live()) {
-    const known = [...snapshot.all('machine').values()].find((machine) => machine.name === vm.name)
-    if (known?.phase !== 'joined') return `VM ${vm.name} exists, its machine is ${known?.phase ?? 'unknown'}`
-  }
-  for (const app of snapshot.all('app').values()) {
-    if (app.removing) return `app ${app.name} is being removed`
-    for (const spec of app.spec.services) {
-      const id = serviceId(app.name, spec.name)
-      const record = snapshot.get('service', id)
-      if (!record) return `service ${id} has no record`
-      if (record.rollout !== null && UNDER_WAY.has(record.rollout.phase)) return `${id}: rollout is ${record.rollout.phase}`
-      const instances = snapshot.instancesOf(id)
-      const active = [...snapshot.all('node').values()].filter((node) => node.availability === 'active').length
-      const wanted = spec.mode === 'global' ? active : wantedCount(spec, record)
-      if (instances.length !== wanted) return `${id} has ${instances.length} instances, wanted are ${wanted}`
-      for (const instance of instances) {
-        if (instance.goal !== 'run') return `${instance.id} shall stop`
-        if (instance.specHash !== spec.specHash) return `${instance.id} has an old spec`
-        const seen = observed.instance(instance.id)
-        if (!seen || !isRoutable(seen, observed.node(seen.nodeId))) return `${instance.id} is ${seen?.phase ?? 'not observed'}`
-        wantedContainers.add(instance.id)
-      }
-    }
-  }
-  for (const record of snapshot.all('service').values()) {
-    const name = record.id.split('/')[0] ?? ''
-    if (!snapshot.get('app', name)) return `service ${record.id} has no app`
-  }
-  for (const host of cluster.hosts.values())
-    for (const container of host.engine.containers.values()) {
-      if (!wantedContainers.has(container.request.instance)) return `${container.name} on ${host.name} is left over`
-      if (container.state !== 'running') return `${container.name} on ${host.name} is ${container.state}`
-      const record = snapshot.instances().get(container.request.instance)
-      if (record?.nodeId !== host.nodeId) return `${container.name} runs on ${host.name}, its place is ${record?.nodeId}`
-      wantedContainers.add(container.request.instance)
-    }
-  const runs = cluster.running()
-  for (const id of wantedContainers) if (!runs.has(id)) return `${id} does not run`
-  for (const id of runs.keys()) if (parseInstanceId(id) === null) return `${id} is no instance`
-  return null
+function isSteady(cluster: SimCluster, host: Host): boolean {
+  if (!host.agent || !host.life?.alive || host.nodeId === null || !cluster.network.isCalm(host.name)) return false
+  return cluster.coordinator?.hub.observed.node(host.nodeId)?.connected === true && host.agent.link.connected()
 }

@@ -12,15 +12,20 @@ export interface Trace {
   tail(lines: number): string
   /** Lines of `error` logs: in a model world none of them is expected unless a fault explains it. */
   readonly errors: readonly string[]
+  /** Lines that hold a credential (I12). */
+  readonly leaks: readonly string[]
   /** A logger whose lines go here. */
   logger(who: string): Logger
 }
 
 const KEPT = 5_000
+/** What shared/credentials.ts makes, with its secret. */
+const CREDENTIAL = /\brbt[onj]?_[^_\s]+_[A-Za-z0-9]{20,}_/
 
 export function createTrace(nowMs: () => number): Trace {
   const hash = createHash('sha256')
   const errors: string[] = []
+  const leaks: string[] = []
   let kept: string[] = []
   let count = 0
   const silent = (text: string) => {
@@ -29,6 +34,7 @@ export function createTrace(nowMs: () => number): Trace {
   }
   const line = (text: string) => {
     silent(text)
+    if (CREDENTIAL.test(text)) leaks.push(text)
     kept.push(`${(nowMs() / 1000).toFixed(3).padStart(9)} ${text}`)
     if (kept.length > 2 * KEPT) kept = kept.slice(-KEPT)
   }
@@ -58,6 +64,7 @@ export function createTrace(nowMs: () => number): Trace {
     hash: () => hash.copy().digest('hex'),
     tail: (lines) => kept.slice(-lines).join('\n'),
     errors,
+    leaks,
     logger: (who) => logger(who),
   }
 }
