@@ -7,6 +7,7 @@ import type { Pool } from '../shared/model/node.ts'
 import type { Capacity } from '../shared/model/resources.ts'
 import {
   booleanSetting,
+  bytesSetting,
   bytesSchema,
   cpusSchema,
   durationSchema,
@@ -218,6 +219,10 @@ export const coordinatorSettings = {
   ),
   'liveness.reportInterval': durationSetting({ doc: 'How often agents report use and load.', default: '2s' }, 100),
   keysStaleAfter: durationSetting({ doc: 'How long an agent without a coordinator goes on authorizing.', default: '24h' }),
+  'history.maxBytes': bytesSetting(
+    { doc: 'Size of the file that keeps measured values; the oldest of the finest go first.', default: '512M' },
+    { min: 2 ** 20 },
+  ),
   'placement.strategy': oneOfSetting(['spread', 'binpack', 'random'], { doc: 'How nodes are ranked.', default: 'spread' }),
 } as const
 
@@ -249,6 +254,7 @@ export interface CoordinatorConfig {
     readonly reportIntervalMs: number
   }
   readonly keysStaleAfterMs: number
+  readonly history: { readonly maxBytes: number }
   readonly placement: { readonly strategy: 'spread' | 'binpack' | 'random' }
   /** All settings for people, secrets replaced. */
   printable(): Readonly<Record<string, unknown>>
@@ -318,6 +324,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
       reportIntervalMs: values['liveness.reportInterval'],
     }),
     keysStaleAfterMs: values.keysStaleAfter,
+    history: Object.freeze({ maxBytes: values['history.maxBytes'] }),
     placement: Object.freeze({ strategy: values['placement.strategy'] }),
     printable: loaded.printable,
   })
@@ -423,6 +430,11 @@ function hostsOf(listenHost: string, urls: readonly string[]): string[] {
 
 function isWildcard(host: string): boolean {
   return host === '0.0.0.0' || host === '::'
+}
+
+/** Where measured values are kept; losing this file loses no state. */
+export function historyPath(config: Pick<CoordinatorConfig, 'stateDir'>): string {
+  return join(config.stateDir, 'history.db')
 }
 
 /** Where the embedded store keeps its file. */

@@ -20,6 +20,9 @@ import { type Catalog, createCatalog } from './catalog/catalog.ts'
 import type { FleetConfig } from './fleet/config.ts'
 import { createFleetLoop, type FleetLoop } from './fleet/fleet-loop.ts'
 import { steadyTime } from './fleet/steady-time.ts'
+import { createMemoryHistory } from './history/memory-history.ts'
+import { createRecordingLoop } from './history/recording-loop.ts'
+import type { HistoryBackend } from './history/series.ts'
 import { createHub, type Hub, type HubSettings } from './hub/hub.ts'
 import { createPlacementLoop, type PlacementLoop } from './placement/placement-loop.ts'
 import type { Strategy } from './placement/model.ts'
@@ -38,6 +41,8 @@ export interface CoordinatorDeps {
   readonly logger: Logger
   readonly files: Files
   readonly providers: ReadonlyMap<string, Provider>
+  /** Closed by whoever made it. Absent: kept in memory. */
+  readonly history?: HistoryBackend
   /** What a new machine of that pool is told at its first boot; the token is for it alone. */
   userData(machine: MachineRecord, pool: Pool, joinToken: string): Promise<string>
 }
@@ -64,6 +69,7 @@ export interface Coordinator {
   readonly scaling: ScalingLoop
   readonly fleet: FleetLoop
   readonly catalog: Catalog
+  readonly history: HistoryBackend
   readonly keys: Keys
   readonly operatorTokens: OperatorTokens
   readonly joinTokens: JoinTokens
@@ -83,6 +89,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   await storePools(state, settings.pools)
   const hub = createHub({ state, clock, logger: logger.with({ part: 'hub' }), settings: settings.hub })
   const { observed } = hub
+  const history = deps.history ?? createMemoryHistory(clock)
   const access = { state, ids, random, clock }
   const keys = createKeys(access)
   const operatorTokens = createOperatorTokens({ ...access, files: deps.files, stateDir: settings.stateDir })
@@ -116,7 +123,9 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   // Consul's clients remember an index; beginning above every index of earlier lives keeps them from waiting for the past.
   const catalog = createCatalog({ state, observed, clock, startIndex: state.epoch * 1_000_000 })
 
-  const loops: readonly Loop[] = [services, placement, scaling, ...(settings.fleetEnabled ? [fleet] : [])]
+  const recording = createRecordingLoop({ history, state, observed, nodes: () => placement.nodes(), clock, logger })
+
+  const loops: readonly Loop[] = [services, placement, scaling, recording, ...(settings.fleetEnabled ? [fleet] : [])]
 
   return {
     cluster,
@@ -126,6 +135,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     scaling,
     fleet,
     catalog,
+    history,
     keys,
     operatorTokens,
     joinTokens,

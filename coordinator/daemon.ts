@@ -35,9 +35,12 @@ import {
   type CoordinatorConfig,
   coordinatorSettings,
   databasePath,
+  historyPath,
   loadCoordinatorConfig,
 } from './config.ts'
 import { countObjects, createCoordinator } from './coordinator.ts'
+import { historyMetrics } from './history/history-metrics.ts'
+import { openSqliteHistory } from './history/sqlite/sqlite-history.ts'
 import { LIVENESS_RULES, type LivenessRules } from './hub/plan-liveness.ts'
 import { attachLinkServer } from './hub/websocket-server.ts'
 import { createProviders } from './providers/registry.ts'
@@ -99,6 +102,13 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
     onFatal: (error) => failed.reject(error),
   })
   const cleanups: (() => Promise<void> | void)[] = [() => store.close()]
+  const history = openSqliteHistory({
+    path: historyPath({ stateDir }),
+    clock,
+    logger: logger.with({ part: 'history' }),
+    maxBytes: config.history.maxBytes,
+  })
+  cleanups.push(() => history.close())
   try {
     const binaries = agentBinaries(config.agentBinaryDir ?? defaultBinaryDir())
     const providers = createProviders(config.providers, {
@@ -120,6 +130,7 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
         logger,
         files,
         providers,
+        history,
         async userData(_machine, pool, joinToken) {
           return renderUserData({
             kind: kinds.get(pool.provider) === 'local' ? 'settings' : pool.userData,
@@ -251,7 +262,7 @@ function createApiServer(
               open: () => Readable.toWeb(createReadStream(binary.path)) as ReadableStream<Uint8Array>,
             }
       },
-      extraMetrics: () => linkMetrics(coordinator.hub.stats()),
+      extraMetrics: () => linkMetrics(coordinator.hub.stats()) + historyMetrics(coordinator.history.status()),
     }),
   )
   return { app }

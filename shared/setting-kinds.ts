@@ -1,7 +1,7 @@
 /** The kinds of values that settings have: how each is written, read and checked. Pure. */
 import { z } from 'zod'
 import type { Parsed, Setting } from './settings.ts'
-import { parseBytes, parseCpuMillis, parseDurationMs } from './units.ts'
+import { formatBytes, parseBytes, parseCpuMillis, parseDurationMs } from './units.ts'
 
 interface Options<T> {
   readonly doc: string
@@ -77,6 +77,19 @@ export function durationSetting(
     const ms = typeof raw === 'string' ? parseDurationMs(raw) : null
     if (ms === null) return `${shown(raw)} is no duration.`
     return ms < minMs ? `${shown(raw)} is too short; at least ${minMs} ms.` : good(ms)
+  })
+}
+
+/** Bytes, written as "512M" or "4G" (binary units). */
+export function bytesSetting(
+  options: Omit<Options<number>, 'default'> & { readonly default: string },
+  range: { readonly min: number },
+): Setting<number> {
+  const fallback = parseBytes(options.default) ?? 0
+  return make('size such as 512M or 4G', { ...options, default: fallback, defaultText: options.default }, (raw) => {
+    const bytes = typeof raw === 'string' || typeof raw === 'number' ? parseBytes(raw) : null
+    if (bytes === null) return `${shown(raw)} is no size such as 512M or 4G.`
+    return bytes < range.min ? `${shown(raw)} is too small; at least ${formatBytes(range.min)}.` : good(bytes)
   })
 }
 
