@@ -5,7 +5,7 @@
  * another one is trusted only when it beats it by a margin, on enough evidence, and did not just fail.
  */
 import { createBlend } from './blend.ts'
-import { createErrorRecord, type ErrorMemory, type ErrorRecord } from './errors.ts'
+import { createErrorBook } from './errors.ts'
 import type { Forecaster } from './forecaster.ts'
 
 export interface Standing {
@@ -28,7 +28,7 @@ export interface Contest {
   readonly names: readonly string[]
   /** Scores what was said about this step, lets every forecaster see it, and asks them anew. */
   observe(atMs: number, value: number | null): void
-  /** Which entrant to believe for this many steps. */
+  /** Which entrant to believe for this many steps: persistence, entrant 0, unless another one can be trusted. */
   verdict(steps: number): Verdict
   /** How every entrant stands; empty before the first sample. */
   standings(steps: number): readonly Standing[]
@@ -70,8 +70,12 @@ export function createContest(options: ContestOptions): Contest {
   const names = [...forecasters.map(({ name }) => name), 'blend']
   const entrants = names.length
   const blended = entrants - 1
-  const memory: ErrorMemory = { stepMs, longMs: LONG_MS, shortMs: Math.max(SHORT_MS, 6 * stepMs) }
-  const records: readonly (readonly ErrorRecord[])[] = distances.map(() => names.map(() => createErrorRecord(memory)))
+  // Record j · entrants + c: entrant c at checkpoint j.
+  const book = createErrorBook(distances.length * entrants, {
+    stepMs,
+    longMs: LONG_MS,
+    shortMs: Math.max(SHORT_MS, 6 * stepMs),
+  })
   const blends = distances.map(() => createBlend(forecasters.length, 0.5 ** (stepMs / BLEND_HALF_LIFE_MS)))
   // What was said `distance` steps ago, in the place where the next saying goes: expected values, then upper ones.
   const said = distances.map((distance) => new Float32Array(2 * distance * entrants).fill(Number.NaN))
@@ -84,11 +88,11 @@ export function createContest(options: ContestOptions): Contest {
   const score = (j: number, hour: number, value: number) => {
     const distance = distances[j] ?? 1
     const ring = said[j]
-    const row = records[j]
-    if (ring === undefined || row === undefined) return
+    if (ring === undefined) return
     const from = (step % distance) * 2 * entrants
     if (Number.isNaN(ring[from] ?? Number.NaN)) return
-    for (let c = 0; c < entrants; c++) row[c]?.score(hour, ring[from + c] ?? 0, ring[from + entrants + c] ?? 0, value)
+    for (let c = 0; c < entrants; c++)
+      book.score(j * entrants + c, hour, ring[from + c] ?? 0, ring[from + entrants + c] ?? 0, value)
     blends[j]?.learn(ring.subarray(from, from + forecasters.length), ring[from + blended] ?? 0, value)
   }
 
@@ -113,7 +117,7 @@ export function createContest(options: ContestOptions): Contest {
     for (let c = 0; c < entrants; c++) {
       const expected = c === blended ? (blends[j]?.of(now) ?? 0) : (now[c] ?? 0)
       ring[from + c] = expected
-      ring[from + entrants + c] = expected + (records[j]?.[c]?.margin(hour) ?? 0)
+      ring[from + entrants + c] = expected + book.margin(j * entrants + c, hour)
     }
   }
 
@@ -131,31 +135,24 @@ export function createContest(options: ContestOptions): Contest {
     return share === 0 ? at(j) : (1 - share) * at(j) + share * at(j + 1)
   }
 
-  /** Errors at a horizon: the mean over its checkpoints from a quarter of it on, where the peak of a rise lies. */
-  const errorOf = (c: number, steps: number, pick: (record: ErrorRecord) => number): number => {
+  /** Errors relative to persistence's at a horizon, and with half the weight at the checkpoint before it: peaks come sooner, too. */
+  const errorOf = (c: number, steps: number, pick: (record: number) => number): number => {
     const last = locate(steps).j
     let sum = 0
     let weights = 0
     for (let j = Math.max(0, last - 1); j <= last; j++) {
-      const record = records[j]?.[c]
-      const floor = records[j]?.[0]
-      if (record === undefined || floor === undefined || pick(floor) <= 0) continue
+      const floor = pick(j * entrants)
+      if (floor <= 0) continue
       const weight = j === last ? 2 : 1
-      sum += (weight * pick(record)) / pick(floor)
+      sum += (weight * pick(j * entrants + c)) / floor
       weights += weight
     }
     return weights === 0 ? 1 : sum / weights
   }
 
-  const isFailing = (c: number, j: number): boolean => {
-    const record = records[j]?.[c]
-    const floor = records[j]?.[0]
-    if (record === undefined || floor === undefined) return true
-    return (
-      record.recentAbsolute > BURST_FACTOR * record.meanAbsolute &&
-      record.recentAbsolute > BURST_VS_PERSISTENCE * floor.recentAbsolute
-    )
-  }
+  const isFailing = (record: number, floor: number): boolean =>
+    book.recentAbsolute(record) > BURST_FACTOR * book.meanAbsolute(record) &&
+    book.recentAbsolute(record) > BURST_VS_PERSISTENCE * book.recentAbsolute(floor)
 
   const expected = (entrant: number, distance: number): number | null => {
     if (!ask(distance)) return null
@@ -164,7 +161,7 @@ export function createContest(options: ContestOptions): Contest {
 
   const margin = (entrant: number, distance: number): number => {
     const hour = options.hourOf(lastAtMs + distance * stepMs)
-    return between(distance, (j) => records[j]?.[entrant]?.margin(hour) ?? 0)
+    return between(distance, (j) => book.margin(j * entrants + entrant, hour))
   }
 
   return {
@@ -180,7 +177,7 @@ export function createContest(options: ContestOptions): Contest {
       const isTimeToSolve = step % solveEvery === 0
       for (let j = 0; j < distances.length; j++) {
         if (isTimeToSolve) {
-          for (let c = 0; c < forecasters.length; c++) errors[c] = records[j]?.[c]?.meanAbsolute ?? 0
+          for (let c = 0; c < forecasters.length; c++) errors[c] = book.meanAbsolute(j * entrants + c)
           blends[j]?.solve(errors)
         }
         say(j)
@@ -189,25 +186,27 @@ export function createContest(options: ContestOptions): Contest {
     },
     verdict(steps) {
       const last = locate(steps).j
-      const evidence = records[last]?.[0]?.samples ?? 0
+      const evidence = book.samples(last * entrants)
       if (evidence < Math.max(LEAST_SAMPLES, LEAST_SPAN_MS / stepMs))
         return { entrant: 0, errorVsPersistence: null, isTrusted: false }
       let winner = 0
       let least = 2
       for (let c = 1; c < entrants; c++) {
-        if (isFailing(c, last)) continue
-        const total = errorOf(c, steps, absolute) + errorOf(c, steps, pinball)
+        if (isFailing(last * entrants + c, last * entrants)) continue
+        const total = errorOf(c, steps, book.meanAbsolute) + errorOf(c, steps, book.pinball)
         if (total < least) {
           least = total
           winner = c
         }
       }
-      const error = errorOf(winner, steps, absolute)
-      const isTrusted = winner !== 0 && error < TRUST_MARGIN && errorOf(winner, steps, pinball) < TRUST_MARGIN
-      return { entrant: winner, errorVsPersistence: error, isTrusted }
+      const error = errorOf(winner, steps, book.meanAbsolute)
+      const isTrusted = winner !== 0 && error < TRUST_MARGIN && errorOf(winner, steps, book.pinball) < TRUST_MARGIN
+      return isTrusted
+        ? { entrant: winner, errorVsPersistence: error, isTrusted }
+        : { entrant: 0, errorVsPersistence: 1, isTrusted }
     },
     standings(steps) {
-      const isKnown = (records[locate(steps).j]?.[0]?.samples ?? 0) > 0
+      const isKnown = book.samples(locate(steps).j * entrants) > 0
       return names.flatMap((method, c) => {
         const value = expected(c, steps)
         return value === null
@@ -215,8 +214,8 @@ export function createContest(options: ContestOptions): Contest {
           : [
               {
                 method,
-                errorVsPersistence: isKnown ? errorOf(c, steps, absolute) : null,
-                pinballVsPersistence: isKnown ? errorOf(c, steps, pinball) : null,
+                errorVsPersistence: isKnown ? errorOf(c, steps, book.meanAbsolute) : null,
+                pinballVsPersistence: isKnown ? errorOf(c, steps, book.pinball) : null,
                 expected: value,
                 upper: value + margin(c, steps),
               },
@@ -227,9 +226,6 @@ export function createContest(options: ContestOptions): Contest {
     margin,
   }
 }
-
-const absolute = (record: ErrorRecord) => record.meanAbsolute
-const pinball = (record: ErrorRecord) => record.pinball
 
 /** 1, 2, 4 … and the horizon itself. */
 function checkpoints(steps: number): readonly number[] {

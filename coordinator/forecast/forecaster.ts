@@ -25,8 +25,8 @@ export interface DemandForecast {
   readonly atMs: number
   readonly stepMs: number
   readonly horizonMs: number
-  /** Mean absolute scaled error of the winner over the contest's days, persistence = 1 at that distance; null before it is known. */
+  /** Mean absolute error of that method over the contest's days, persistence = 1 at that distance; null before it is known. */
   readonly errorVsPersistence: number | null
-  /** Whether it is good enough to act on: it beats persistence. */
+  /** Whether it is good enough to act on: it beats persistence by a margin and did not just fail. Else the forecast is persistence's. */
   readonly isTrusted: boolean
 }

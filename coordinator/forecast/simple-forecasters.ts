@@ -15,7 +15,7 @@ export function createPersistence(): Forecaster {
 }
 
 /** Shares of the newest value that `smoothed` chooses from. */
-const SHARES = [0.5, 0.25, 0.12, 0.06] as const
+const SHARES = [0.8, 0.4, 0.2, 0.1, 0.05] as const
 /** Decay per sample of their errors: about 200 samples count. */
 const MEMORY = 0.995
 
@@ -47,10 +47,13 @@ export function createSmoothed(): Forecaster {
 
 /** Time in which a slope loses half its strength: ramps of deploys and campaigns last minutes, not hours. */
 const SLOPE_HALF_LIFE_MS = 1_800_000
+/** In about this time a slope is learned; by time and not by step, else noise of minutes makes slopes. */
+const SLOPE_TIME_MS = 3_600_000
 
 /** Holt's linear smoothing with a damped slope (Gardner and McKenzie 1985): a ramp that has begun goes on for a while. */
 export function createDrift(stepMs: number): Forecaster {
   const damping = 0.5 ** (stepMs / SLOPE_HALF_LIFE_MS)
+  const slopeShare = Math.min(0.3, stepMs / SLOPE_TIME_MS)
   let level = Number.NaN
   let slope = 0
   return {
@@ -65,7 +68,7 @@ export function createDrift(stepMs: number): Forecaster {
       level = expected
       if (value === null) return
       level += 0.5 * (value - expected)
-      slope += 0.1 * (value - expected)
+      slope += slopeShare * 0.5 * (value - expected)
     },
     at(distance) {
       if (Number.isNaN(level)) return null

@@ -45,10 +45,9 @@ export function scoreSeries(series: DemandSeries, horizonsMs: readonly number[])
       if (forecast === null) continue
       result.scored += 1
       if (forecast.isTrusted) result.trusted += 1
-      const methods = forecaster.standings(result.horizonMs)
-      for (const { method, expected, upper } of methods) add(result.sums, method, expected, upper, actual)
-      const chosen = methods.find(({ method }) => method === (forecast.isTrusted ? forecast.method : 'persistence'))
-      if (chosen !== undefined) add(result.sums, 'contest', chosen.expected, chosen.upper, actual)
+      for (const { method, expected, upper } of forecaster.standings(result.horizonMs))
+        add(result.sums, method, expected, upper, actual)
+      add(result.sums, 'contest', forecast.expected.at(-1) ?? Number.NaN, forecast.upper.at(-1) ?? Number.NaN, actual)
     }
   })
   return results.map(({ horizonMs, sums, trusted, scored }) => ({

@@ -19,6 +19,7 @@ const AREAS: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
     ...(await (await import('./authorize.bench.ts')).benchAuthorize()),
     ...(await (await import('./gateway.bench.ts')).benchGateway()),
   ],
+  forecast: async () => (await import('./forecast.bench.ts')).benchForecast(),
   deploy: async () => (await import('./agent.bench.ts')).benchDeploy(),
 }
 
