@@ -61,8 +61,8 @@ const LEAST_SPAN_MS = DAY_MS
 /** Of persistence's error: what a trusted winner may have at most. */
 const TRUST_MARGIN = 0.95
 /** Failing: in the last hour or so worse than its own mean by this factor, and worse than persistence by that one. */
-const BURST_FACTOR = 2
-const BURST_VS_PERSISTENCE = 1.2
+const BURST_FACTOR = 1.5
+const BURST_VS_PERSISTENCE = 1
 
 export function createContest(options: ContestOptions): Contest {
   const { forecasters, stepMs } = options

@@ -75,21 +75,30 @@ describe('the contest', () => {
     expect(score?.trusted).toBeLessThan(0.05)
   })
 
-  it('stops trusting a profile within two hours after the rhythm breaks, and finds the new one again', () => {
+  it('leaves a profile within two hours after the rhythm breaks, errs no more than persistence from then on, and learns the new one', () => {
     const shape = { name: 'break', days: 28, noise: 0.05, seed: 3 }
     const series = aDemandSeries({ ...shape, mean: (t) => (t < 14 ? 100 + 300 * hump(t) : 100 + 300 * hump(t + 0.5)) })
+    const breakMs = MONDAY_MS + 14 * DAY
     const forecaster = createDemandForecaster({ stepMs: series.stepMs, horizonMs: HOUR })
-    let before: boolean | undefined
-    let doubtedAtMs = Number.NaN
-    for (const { atMs, value } of series.points) {
+    const steps = HOUR / series.stepMs
+    const sums = { ours: 0, persistence: 0, trustedBefore: 0 }
+    series.points.forEach(({ atMs, value }, i) => {
       forecaster.observe(atMs, value)
-      const trusted = forecaster.forecast()?.isTrusted
-      if (atMs === MONDAY_MS + 14 * DAY - series.stepMs) before = trusted
-      if (atMs >= MONDAY_MS + 14 * DAY && trusted === false && Number.isNaN(doubtedAtMs)) doubtedAtMs = atMs
-    }
-    expect(before).toBe(true)
-    expect(doubtedAtMs - (MONDAY_MS + 14 * DAY)).toBeLessThanOrEqual(2 * HOUR)
-    expect(forecaster.forecast()?.isTrusted).toBe(true)
+      const forecast = forecaster.forecast()
+      const actual = series.points[i + steps]?.value ?? null
+      if (forecast === null || actual === null || value === null) return
+      if (atMs === breakMs - series.stepMs) sums.trustedBefore = forecast.isTrusted ? 1 : 0
+      const error = Math.abs((forecast.expected[steps - 1] ?? 0) - actual)
+      const floor = Math.abs(value - actual)
+      if (atMs >= breakMs + 2 * HOUR && atMs < breakMs + 26 * HOUR) {
+        sums.ours += error
+        sums.persistence += floor
+      }
+    })
+    expect(sums.trustedBefore).toBe(1)
+    expect(sums.ours).toBeLessThanOrEqual(1.05 * sums.persistence)
+    expect(forecaster.forecast()).toMatchObject({ isTrusted: true })
+    expect(forecaster.forecast()?.errorVsPersistence).toBeLessThan(0.7)
   })
 
   it('covers about nine values in ten by the upper quantile, at night as by day', () => {
