@@ -33,6 +33,8 @@ export interface IngressFlow {
   readonly denied: number
   readonly rxBytes: number
   readonly txBytes: number
+  /** HTTP answers by the time from the request's head to the answer's, as `InstanceUse.latency`. Absent: none, or not measured. */
+  readonly latency?: readonly number[]
 }
 
 export interface GatewayEngine {
@@ -47,7 +49,7 @@ export interface GatewayEngine {
   setRoutes(routes: readonly Route[]): Promise<void>
   /** Reported loads of instances, for `least-load`; merged into what is known. */
   setLoads(loads: Readonly<Record<string, number>>): void
-  /** Counters per instance; taking them resets requests, errors, denied and bytes. */
+  /** Counters per instance; taking them resets requests, errors, denied, bytes and answer times. */
   takeFlows(): readonly IngressFlow[]
   stop(): Promise<void>
 }

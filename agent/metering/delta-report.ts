@@ -35,6 +35,7 @@ function isWorthSending(before: InstanceUse, use: InstanceUse): boolean {
     use.requests > 0 ||
     use.errors > 0 ||
     use.denied > 0 ||
+    use.latency !== undefined ||
     use.inFlight !== before.inFlight ||
     (use.loadPercent === null) !== (before.loadPercent === null) ||
     Math.abs((use.loadPercent ?? 0) - (before.loadPercent ?? 0)) >= LOAD_STEP_PERCENT ||

@@ -162,6 +162,7 @@ export function createMeter(deps: MeterDeps): Meter {
           requests: flow?.requests ?? 0,
           errors: flow?.errors ?? 0,
           denied: flow?.denied ?? 0,
+          ...(flow?.latency === undefined ? {} : { latency: flow.latency }),
         }
       })
       before = seen

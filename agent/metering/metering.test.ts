@@ -207,6 +207,7 @@ describe('deltaReport', () => {
     // Small steps add up: it is compared with what was sent, not with what was seen.
     expect(deltaReport(same.sent, [{ ...idle, loadPercent: 10.5 }], false).instances).toHaveLength(1)
     expect(deltaReport(same.sent, [{ ...idle, requests: 1 }], false).instances).toHaveLength(1)
+    expect(deltaReport(same.sent, [{ ...idle, latency: [0, 1] }], false).instances).toHaveLength(1)
     expect(deltaReport(same.sent, [{ ...idle, loadPercent: null }], false).instances).toHaveLength(1)
     expect(deltaReport(same.sent, [idle], true).instances).toHaveLength(1)
   })

@@ -4,7 +4,7 @@
  */
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Liveness } from '../../shared/model/node.ts'
-import { INSTANCE_PHASES, type InstanceStatus } from '../../shared/model/observation.ts'
+import { INSTANCE_PHASES, type InstanceStatus, type InstanceUse } from '../../shared/model/observation.ts'
 import type { ReportFrame } from '../../shared/protocol/frames.ts'
 import type { InstanceObservation, NodeObservation, Observed, ObservedChange } from '../state/observed.ts'
 
@@ -177,7 +177,7 @@ export function createObservedBook(onDirty: () => void): ObservedBook {
       for (const id of measured ? (byNode.get(nodeId) ?? []) : []) {
         const before = instances.get(id)
         if (!before?.use || listed.has(id)) continue
-        const use = report.full ? null : { ...before.use, requests: 0, errors: 0, denied: 0, rxBytes: 0, txBytes: 0 }
+        const use = report.full ? null : idle(before.use)
         instances.set(id, { ...before, use, useAtMs: report.full ? before.useAtMs : nowMs })
       }
       const node = nodes.get(nodeId)
@@ -200,6 +200,12 @@ export function createObservedBook(onDirty: () => void): ObservedBook {
       for (const notice of notices) for (const listener of [...listeners]) listener(notice)
     },
   }
+}
+
+/** The same use over a time without any traffic. */
+function idle(use: InstanceUse): InstanceUse {
+  const { latency: _, ...rest } = use
+  return { ...rest, requests: 0, errors: 0, denied: 0, rxBytes: 0, txBytes: 0 }
 }
 
 const RANK: ReadonlyMap<string, number> = new Map(INSTANCE_PHASES.map((phase, index) => [phase, index]))

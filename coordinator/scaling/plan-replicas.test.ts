@@ -12,16 +12,22 @@ const load = (fields: Partial<LoadSummary> = {}): LoadSummary => ({
   peakDemandPercent: fields.demandPercent ?? 50,
   completeMs: 600_000,
   backlogKnown: false,
+  sustainedPercent: null,
+  arrivalPercent: null,
+  growthPercentPerS: 0,
   ...fields,
 })
 const input = (fields: Partial<ReplicasInput> = {}): ReplicasInput => ({
   serviceId: 'shop/web',
   rules: aScale(),
+  boundsNote: null,
+  forecast: null,
   wanted: 1,
   pinned: null,
   excluded: 0,
   ready: fields.wanted ?? 1,
   load: load(),
+  leadMs: 0,
   lastStep: null,
   rolloutUnhealthy: false,
   memoryOnly: false,
@@ -46,7 +52,7 @@ describe('planReplicas', () => {
     expect(wish({ wanted: 2, load: load({ demandPercent: 140, meanPercent: 70 }) })).toBe(null)
     expect(wish({ wanted: 4, ready: 4, load: load({ demandPercent: 380, meanPercent: 95 }) })).toBe(5)
   })
-  it('takes half as many again when all are full, at most once per window, and never more than four times the ready', () => {
+  it('takes half as many again when all are full, at most once per window, and never more than three times the ready', () => {
     const full = load({ demandPercent: 400, meanPercent: 100 })
     expect(wish({ wanted: 4, load: full })).toBe(6)
     expect(
@@ -66,6 +72,49 @@ describe('planReplicas', () => {
       }),
     ).toBe(null)
     expect(wish({ wanted: 8, ready: 4, load: full, lastStep: { from: 4, to: 8, agoMs: 10_000 } })).toBe(null)
+  })
+  it('V5: acts on a jump that held for some reports without waiting for the mean of the window, but not on a small excess', () => {
+    const jump = (sustainedPercent: number | null) => wish({ wanted: 2, load: load({ demandPercent: 100, sustainedPercent }) })
+    expect(jump(190)).toBe(3)
+    expect(jump(160)).toBe(null)
+    expect(jump(null)).toBe(null)
+  })
+  it('carries steady growth on until an instance ordered now would be ready, at most to twice the demand', () => {
+    const growing = (growthPercentPerS: number, leadMs: number) =>
+      wish({ wanted: 2, leadMs, load: load({ demandPercent: 130, sustainedPercent: 130, growthPercentPerS }) })
+    expect(growing(0.5, 60_000)).toBe(3)
+    expect(growing(0.5, 0)).toBe(null)
+    expect(growing(50, 240_000)).toBe(4)
+    const falls = { wanted: 6, leadMs: 240_000, load: load({ demandPercent: 150, growthPercentPerS: 1, sustainedPercent: 150 }) }
+    expect(planReplicas(input(falls)).decision.code).toBe('steady')
+  })
+  it('goes by the requests that arrive when instances are full, and waits for those that start once these explain it', () => {
+    const full = load({ demandPercent: 150, meanPercent: 100, sustainedPercent: 200, arrivalPercent: 700 })
+    expect(wish({ wanted: 2, load: full })).toBe(9)
+    expect(wish({ wanted: 9, ready: 2, load: full, lastStep: { from: 2, to: 9, agoMs: 60_000 } })).toBe(null)
+    // Callers that wait for answers send no more than is served: that shows nothing, and the bold step stays.
+    expect(wish({ wanted: 2, load: { ...full, arrivalPercent: 200 } })).toBe(3)
+    // A storm of retries does not run to the most.
+    expect(wish({ wanted: 2, load: { ...full, arrivalPercent: 50_000 } })).toBe(21)
+  })
+  it('acts on a trusted forecast ahead of the load, and goes down only as far as both agree', () => {
+    const forecast = {
+      method: 'profile × level',
+      peak: 740,
+      expected: [],
+      upper: [],
+      stepMs: 60_000,
+      horizonMs: 240_000,
+      errorVsPersistence: 0.5,
+      isTrusted: true,
+    }
+    const low = load({ demandPercent: 120, meanPercent: 60 })
+    const up = planReplicas(input({ wanted: 2, load: low, forecast }))
+    expect(up.actions[0]).toMatchObject({ to: 10, reason: 'forecast 740 % in 4 min by profile × level' })
+    expect(up.decision.code).toBe('forecast')
+    expect(wish({ wanted: 2, load: low, forecast: { ...forecast, isTrusted: false } })).toBe(null)
+    expect(planReplicas(input({ wanted: 10, forecast })).decision.code).toBe('forecast-hold')
+    expect(wish({ wanted: 16, forecast })).toBe(10)
   })
   it('goes down only after a quiet stabilization window, at most by half', () => {
     const quiet = load({ demandPercent: 10, meanPercent: 1 })

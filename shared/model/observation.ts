@@ -59,7 +59,7 @@ export interface InstanceUse {
   readonly errors: number
   readonly denied: number
   /** Requests since the last report by answer time: one count per bucket of `LATENCY_BUCKETS_MS`, and one above the last. Absent: none. */
-  readonly latency?: readonly number[]
+  readonly latency?: readonly number[] | undefined
 }
 
 /** Upper bounds in ms of the answer times that gateways count. */

@@ -67,6 +67,7 @@ export const instanceUseSchema = z.object({
   requests: count,
   errors: count,
   denied: count,
+  latency: z.array(count).max(64).optional(),
 })
 
 export const foreignServiceSchema = z.object({

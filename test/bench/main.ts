@@ -20,6 +20,7 @@ const AREAS: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
     ...(await (await import('./gateway.bench.ts')).benchGateway()),
   ],
   forecast: async () => (await import('./forecast.bench.ts')).benchForecast(),
+  scaling: async () => (await import('./scaling-rule.bench.ts')).benchScalingRule(),
   deploy: async () => (await import('./agent.bench.ts')).benchDeploy(),
 }
 

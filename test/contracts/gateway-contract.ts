@@ -5,6 +5,7 @@
 import { connect } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { GatewayEngine } from '../../agent/gateway/engine.ts'
+import { LATENCY_BUCKETS_MS } from '../../shared/model/observation.ts'
 import { createProofMinter } from '../../agent/gateway/proof.ts'
 import { type FakeKeyRing, fakeKeyRing } from '../fakes/key-ring.ts'
 import {
@@ -358,10 +359,14 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
         await pending
         await ask(port, get('/'))
         expect(engine.inFlight('shop/web/1/1')).toBe(0)
-        expect(engine.takeFlows()).toMatchObject([
-          { instance: 'shop/web/1/1', inFlight: 0, requests: 1, errors: 0, denied: 1, txBytes: 4 },
-        ])
-        expect(engine.takeFlows()).toMatchObject([{ requests: 0, denied: 0, txBytes: 0 }])
+        const [flow] = engine.takeFlows()
+        expect(flow).toMatchObject({ instance: 'shop/web/1/1', inFlight: 0, requests: 1, errors: 0, denied: 1, txBytes: 4 })
+        // V16: answers count by the time they took; what was refused here is none.
+        expect(flow?.latency).toHaveLength(LATENCY_BUCKETS_MS.length + 1)
+        expect(flow?.latency?.reduce((sum, count) => sum + count, 0)).toBe(1)
+        const [again] = engine.takeFlows()
+        expect(again).toMatchObject({ requests: 0, denied: 0, txBytes: 0 })
+        expect(again?.latency).toBe(undefined)
       })
     })
 

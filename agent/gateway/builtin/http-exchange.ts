@@ -48,6 +48,8 @@ export interface FrontShared {
   readonly limits: FrontLimits
   /** Monotonic ms, renewed by every sweep: cheap enough for each chunk. */
   coarseMs: number
+  /** Monotonic ms, exact. */
+  nowMs(): number
 }
 
 /** A connection as its listener and the sweeper see it. */

@@ -15,7 +15,7 @@ import { plainAddress } from './http-exchange.ts'
 import type { Refusal, RequestHead, ResponseHead } from './http-head.ts'
 import { problemResponse } from './problem.ts'
 import { requestHeadText, takeRequestHead, takeResponseHead } from './read-head.ts'
-import { endTrack } from './track.ts'
+import { countAnswer, endTrack } from './track.ts'
 import type { Upstream, UpstreamOwner } from './upstream-pool.ts'
 
 const MAX_PIPELINED_BYTES = 65_536
@@ -56,6 +56,8 @@ export function serveHttp(
   let responseLeft = 0
   let responseChunks: ChunkScanner | null = null
   let repeated = false
+  /** When its head was complete: answer times begin there, retries included. */
+  let beganMs = 0
   let waitsForClient = false
   let continued = false
 
@@ -166,6 +168,7 @@ export function serveHttp(
     repeated = false
     continued = false
     state = 'exchange'
+    beganMs = shared.nowMs()
     begin(decision, false)
     return false
   }
@@ -263,6 +266,7 @@ export function serveHttp(
     deadlineMs = shared.coarseMs + limits.idleTimeoutMs
     if (forward !== null) for (const track of forward.tracks) track.connectFailures = 0
     if (parsed.status >= 500) count('errors', 1)
+    else if (forward !== null) countAnswer(forward.tracks, shared.nowMs() - beganMs)
     let text = `HTTP/1.1 ${parsed.statusText}\r\n${parsed.lines}`
     if (parsed.status === 101) {
       if (!request.upgrade || parsed.upgrade?.toLowerCase() !== 'websocket') {
@@ -438,6 +442,8 @@ export function serveHttp(
       return
     }
     if (refusal.status >= 500) count('errors', 1)
+    // Whoever waited in vain waited that long; other failures are no answers.
+    if (refusal.status === 504 && forward !== null) countAnswer(forward.tracks, shared.nowMs() - beganMs)
     endExchange(true)
     refuse(refusal, true)
   }

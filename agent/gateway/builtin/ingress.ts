@@ -15,7 +15,7 @@ import { type CredentialVerifier, presentedCredential } from '../verifier.ts'
 import { type Forward, plainAddress } from './http-exchange.ts'
 import type { Refusal, RequestHead } from './http-head.ts'
 import type { Connection, Listener } from './listener.ts'
-import { newTrack, type Track } from './track.ts'
+import { newTrack, takeAnswers, type Track } from './track.ts'
 import type { RelayDecision } from './tcp-relay.ts'
 import type { ListenerFactory } from './listener-factory.ts'
 
@@ -220,7 +220,7 @@ export function createIngresses(deps: IngressDeps): Ingresses {
         throw new InputError(`gateway port ${port.gatewayPort} is none`)
       let state = instances.get(port.instance)
       if (state === undefined) {
-        state = { track: newTrack(), entries: new Map() }
+        state = { track: newTrack(true), entries: new Map() }
         instances.set(port.instance, state)
       }
       const known = state.entries.get(port.containerPort)
@@ -266,7 +266,17 @@ export function createIngresses(deps: IngressDeps): Ingresses {
       const flows: IngressFlow[] = []
       for (const [instance, { track }] of instances) {
         const { inFlight, requests, errors, denied, rxBytes, txBytes } = track
-        flows.push({ instance, inFlight, requests, errors, denied, rxBytes, txBytes })
+        const latency = takeAnswers(track)
+        flows.push({
+          instance,
+          inFlight,
+          requests,
+          errors,
+          denied,
+          rxBytes,
+          txBytes,
+          ...(latency === null ? {} : { latency }),
+        })
         track.requests = 0
         track.errors = 0
         track.denied = 0

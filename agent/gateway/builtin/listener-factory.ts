@@ -20,7 +20,12 @@ const SWEEP_MS = 250
 const OPENING_TIMEOUT_MS = 5_000
 
 export function createListenerFactory(clock: Clock, limits: FrontLimits): ListenerFactory {
-  const shared: FrontShared = { pool: createUpstreamPool(() => shared.coarseMs), limits, coarseMs: clock.monotonicMs() }
+  const shared: FrontShared = {
+    pool: createUpstreamPool(() => shared.coarseMs),
+    limits,
+    coarseMs: clock.monotonicMs(),
+    nowMs: () => clock.monotonicMs(),
+  }
   const fronts = new Set<FrontConnection>()
   const relayDeps = { clock, connectTimeoutMs: limits.connectTimeoutMs, openingTimeoutMs: OPENING_TIMEOUT_MS }
   let timer: Timer
