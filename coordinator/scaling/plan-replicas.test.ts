@@ -99,6 +99,7 @@ describe('planReplicas', () => {
   })
   it('acts on a trusted forecast ahead of the load, and goes down only as far as both agree', () => {
     const forecast = {
+      atMs: 0,
       method: 'profile × level',
       peak: 740,
       expected: [],
