@@ -3,8 +3,10 @@
  * what readApp made. What a shape cannot say is in check-app-spec.ts.
  */
 import { z } from 'zod'
+import { isTimeZone, nextMatch, parseCron } from '../../shared/cron.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
 import { NAME_PATTERN, SERVICE_NAME_PATTERN } from '../../shared/model/identity.ts'
+import { MAX_COMPLETIONS } from './read-job.ts'
 
 const count = z.int().min(0).max(1_000_000)
 const timeMs = z
@@ -12,6 +14,14 @@ const timeMs = z
   .min(0)
   .max(20 * 24 * 3_600_000)
 const percent = z.number().min(0).max(100)
+const cron = z
+  .string()
+  .max(200)
+  .refine((text) => {
+    const read = parseCron(text)
+    return read.ok && nextMatch(read.cron, 'UTC', 0) !== null
+  }, 'is no cron expression of five fields that ever matches')
+const timeZone = z.string().max(64).refine(isTimeZone, 'is no time zone of the IANA database')
 const port = z.int().min(1).max(65_535)
 const bytes = z.int().min(0)
 const line = z
@@ -167,8 +177,22 @@ const service = z.strictObject({
       warmUpMs: timeMs,
       coolDownMs: timeMs,
       predict: z.enum(['auto', 'off']),
+      schedules: z
+        .array(z.strictObject({ at: cron, timeZone, min: z.int().min(1).max(100_000), max: z.int().min(1).max(100_000) }))
+        .max(50)
+        .optional(),
+      objective: z.strictObject({ latencyP95Ms: timeMs.min(1) }).optional(),
     })
     .nullable(),
+  job: z
+    .strictObject({
+      completions: z.int().min(0).max(MAX_COMPLETIONS),
+      parallelism: z.int().min(1).max(MAX_COMPLETIONS),
+      cron: z.strictObject({ at: cron, timeZone, overlap: z.enum(['skip', 'replace', 'allow']) }).optional(),
+      retries: z.int().min(0).max(1_000),
+      deadlineMs: timeMs.min(1).nullable(),
+    })
+    .optional(),
   placement: z.strictObject({
     constraints: z.array(z.strictObject({ attribute: line, operator: z.enum(['==', '!=']), value: line })).max(100),
     spreadOver: lines,
@@ -179,6 +203,7 @@ const service = z.strictObject({
     strategy: z.enum(['spread', 'binpack', 'random']).nullable(),
     platform: z.string().max(64).nullable(),
     priority: z.int().min(0).max(100),
+    scheduler: z.string().min(1).max(128).optional(),
   }),
   update: z.strictObject({
     parallelism: z.int().min(1).max(100_000),

@@ -56,10 +56,26 @@ function checkService(service: ServiceSpec, path: string, names: ReadonlySet<str
     faults.push({ path: `${path}/replicas`, message: 'replicas is not between min and max' })
   if (scale !== null && service.mode === 'global')
     faults.push({ path: `${path}/scale`, message: 'a global service cannot scale' })
+  scale?.schedules?.forEach((schedule, index) => {
+    if (schedule.min > schedule.max || schedule.min < scale.min || schedule.max > scale.max)
+      faults.push({ path: `${path}/scale/schedules/${index}`, message: 'its bounds are not within min and max of the scaling' })
+  })
+  if (service.job !== undefined) checkJob(service, path, faults)
   service.unit.containers.forEach((container, index) => {
     if (service.unit.runtime === 'docker' && container.image === '')
       faults.push({ path: `${path}/unit/containers/${index}/image`, message: 'the container has no image' })
   })
+}
+
+function checkJob({ job, scale, unit }: ServiceSpec, path: string, faults: Fault[]): void {
+  if (scale !== null) faults.push({ path: `${path}/scale`, message: 'a job cannot scale' })
+  if (unit.containers[0]?.restart.condition !== 'none')
+    faults.push({
+      path: `${path}/unit/containers/0/restart/condition`,
+      message: 'a job is not restarted in place: write "none"; its retries are in job/retries',
+    })
+  if (unit.singletonStrictMs !== null && job !== undefined && (job.parallelism > 1 || job.cron?.overlap === 'allow'))
+    faults.push({ path: `${path}/job`, message: 'a strict singleton may not run several times at once' })
 }
 
 function checkPublished(service: ServiceSpec, path: string, taken: Map<string, string>, faults: Fault[]): void {

@@ -139,7 +139,7 @@ export const HEALTHCHECK_KEYS = {
 } as const satisfies KeyTable
 
 export const DEPLOY_KEYS = {
-  mode: yes('replicated, global; jobs are refused'),
+  mode: yes('replicated, global, replicated-job, global-job'),
   endpoint_mode: yes('vip; dnsrr is told in a warning'),
   replicas: yes(),
   labels: yes(),

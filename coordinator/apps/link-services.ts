@@ -2,9 +2,12 @@
 import { canonicalJson, specHashOf } from '../../shared/canonical.ts'
 import type { Dependency, PlacementRules, ServiceSpec, UpdateRules } from '../../shared/model/app.ts'
 import type { ContainerSpec, PortProtocol, UnitSpec } from '../../shared/model/unit.ts'
+import { checkAccess, checkCycles, checkPublished, checkReachable, checkSingleton } from './check-services.ts'
 import type { Context } from './context.ts'
+import { jobRules } from './read-job.ts'
+import { scaleRules } from './read-scale.ts'
 import { UPDATE_DEFAULTS } from './read-deploy.ts'
-import { protocolOf, type ReadPort, unitPorts } from './read-ports.ts'
+import { type ReadPort, unitPorts } from './read-ports.ts'
 import type { ReadDependency, ReadService } from './read-service.ts'
 import {
   accessPolicy,
@@ -15,7 +18,6 @@ import {
   ms,
   needsKeys,
   partOf,
-  scaleRules,
 } from './read-x-rubato.ts'
 import { shorten } from './report.ts'
 import { nearest } from '../../shared/nearest.ts'
@@ -112,7 +114,7 @@ function resolveDependencies(
           dependency.cursor,
           `"${shorten(dependency.service)}" has no healthcheck here: it counts as healthy as soon as it runs`,
         )
-      if (dependency.condition === 'completed' && target.restart?.condition === 'any')
+      if (dependency.condition === 'completed' && target.restart?.condition === 'any' && !target.deploy.isJob)
         context.report.warn(
           dependency.cursor,
           `"${shorten(dependency.service)}" is restarted whenever it ends, so it may never count as completed; give it restart: "no"`,
@@ -183,7 +185,8 @@ function buildSpec(
   const fallback = fallbackProtocol(main)
   checkAccess(context, main, ports, fallback)
   const { ports: unitPortList, published } = unitPorts(ports, fallback)
-  const scale = scaleRules(report, x)
+  const job = jobRules(report, main)
+  const scale = job === null ? scaleRules(report, x) : null
   const access = accessPolicy(report, x, app, names, published.length > 0)
   const firstPublished = ports.find((port) => port.published !== null)
   if (x.value.access === undefined && firstPublished !== undefined)
@@ -194,6 +197,7 @@ function buildSpec(
   if (x.value.expose !== undefined)
     report.warn(partOf(x, 'expose'), 'edge nodes do not route by host and path yet: publish a port for now')
   const containers = [main, ...sidecars].map((member) => containerOf(context, member, member !== main, awaited.has(member.name)))
+  if (job !== null && containers[0] !== undefined) containers[0] = onceOnly(containers[0])
   const members = [main, ...sidecars]
   const unit: UnitSpec = {
     runtime: main.runtime,
@@ -218,7 +222,7 @@ function buildSpec(
           : (ms(x.value.singleton.after) ?? DEFAULT_SINGLETON_MS),
   }
   const replicas = replicasOf(context, main, scale)
-  checkSingleton(context, main, scale, replicas)
+  if (job === null) checkSingleton(context, main, scale, replicas)
   return {
     name: main.name,
     unit,
@@ -226,6 +230,7 @@ function buildSpec(
     mode: deploy.mode,
     replicas,
     scale,
+    ...(job === null ? {} : { job }),
     placement: placementOf(context, main, names),
     update: updateOf(main, unit, replicas, scale?.max ?? replicas),
     dependsOn,
@@ -239,27 +244,6 @@ function fallbackProtocol(service: ReadService): PortProtocol {
   const load = service.x.value.scale?.load
   const countsRequests = load === 'requests' || (Array.isArray(load) && load.includes('requests'))
   return service.x.value.protocol ?? (needsKeys(service.x.value) || countsRequests ? 'http' : 'tcp')
-}
-
-function checkAccess(context: Context, service: ReadService, ports: readonly ReadPort[], fallback: PortProtocol): void {
-  if (!needsKeys(service.x.value)) return
-  const at = partOf(service.x, 'access')
-  if (ports.length === 0) context.report.warn(at, 'access rules without a port: name the port in "expose" or "ports"')
-  for (const port of ports) {
-    const protocol = protocolOf(port, fallback)
-    if (protocol === 'tcp')
-      context.report.fault(
-        port.appProtocol === null ? at : port.cursor,
-        `access rules need http, but port ${port.containerPort} speaks tcp`,
-        'set "app_protocol: http" of the port (or x-rubato.protocol), or make access public',
-      )
-    else if (protocol === 'udp' && port.published !== null)
-      context.report.fault(
-        port.cursor,
-        `access rules need http, but port ${port.containerPort} is published for udp`,
-        'move it to a service of its own, or make access public',
-      )
-  }
 }
 
 function sidecarPorts(context: Context, sidecar: ReadService): readonly ReadPort[] {
@@ -290,6 +274,11 @@ function sidecarPorts(context: Context, sidecar: ReadService): readonly ReadPort
       `placement of the sidecar "${shorten(sidecar.name)}" is ignored: it goes where "${shorten(sidecar.sidecarOf?.service ?? '')}" goes`,
     )
   return sidecar.ports.filter((port) => port.published === null)
+}
+
+/** The coordinator counts the attempts of a job, and may make the next one elsewhere. */
+function onceOnly(container: ContainerSpec): ContainerSpec {
+  return { ...container, restart: { ...container.restart, condition: 'none', maxAttempts: null } }
 }
 
 function containerOf(context: Context, service: ReadService, isSidecar: boolean, isAwaited: boolean): ContainerSpec {
@@ -354,22 +343,6 @@ function replicasOf(context: Context, service: ReadService, scale: ServiceSpec['
   return count
 }
 
-function checkSingleton(context: Context, service: ReadService, scale: ServiceSpec['scale'], replicas: number): void {
-  if (service.x.value.singleton === undefined) return
-  if ((scale?.max ?? replicas) > 1 || service.deploy.mode === 'global')
-    context.report.fault(
-      partOf(service.x, 'singleton'),
-      'a strict singleton runs once, but more instances are asked for',
-      'set replicas (or scale.max) to 1',
-    )
-  if (service.deploy.update.order === 'start-first')
-    context.report.fault(
-      partOf(service.x, 'singleton'),
-      'a strict singleton cannot be updated start-first: two would run at once',
-      'remove update_config.order',
-    )
-}
-
 function placementOf(context: Context, service: ReadService, names: ReadonlySet<string>): PlacementRules {
   const { deploy, x } = service
   return {
@@ -382,6 +355,7 @@ function placementOf(context: Context, service: ReadService, names: ReadonlySet<
     strategy: x.value.strategy ?? null,
     platform: service.platform,
     priority: x.value.priority ?? 50,
+    ...(x.value.scheduler === undefined ? {} : { scheduler: x.value.scheduler }),
   }
 }
 
@@ -402,74 +376,6 @@ function updateOf(service: ReadService, unit: UnitSpec, replicas: number, most: 
     progressDeadlineMs: ms(service.x.value.progressDeadline) ?? UPDATE_DEFAULTS.progressDeadlineMs,
     ...service.deploy.update,
   }
-}
-
-function checkCycles(
-  context: Context,
-  services: readonly ReadService[],
-  dependencies: ReadonlyMap<string, readonly ReadDependency[]>,
-  mains: ReadonlyMap<string, string>,
-): void {
-  const done = new Set<string>()
-  const trail: string[] = []
-  const unitOf = (name: string): string => mains.get(name) ?? name
-  const edges = (main: string): ReadDependency[] =>
-    services.filter((service) => unitOf(service.name) === main).flatMap((service) => [...(dependencies.get(service.name) ?? [])])
-  const visit = (name: string): void => {
-    if (done.has(name)) return
-    trail.push(name)
-    for (const dependency of edges(name)) {
-      const next = unitOf(dependency.service)
-      if (next === name) continue
-      const at = trail.indexOf(next)
-      if (at >= 0)
-        context.report.fault(
-          dependency.cursor,
-          `services wait for each other in a circle: ${shorten([...trail.slice(at), next].join(' → '), 300)}`,
-          'remove one of these dependencies',
-        )
-      else visit(next)
-    }
-    trail.pop()
-    done.add(name)
-  }
-  for (const service of services) visit(unitOf(service.name))
-}
-
-function checkPublished(context: Context, services: readonly ReadService[]): void {
-  const taken = new Map<string, { service: string; line: number; mode: string }>()
-  for (const service of services)
-    for (const port of service.ports) {
-      if (port.published === null) continue
-      const key = `${port.published.port}/${port.transport}`
-      const before = taken.get(key)
-      if (before === undefined) taken.set(key, { service: service.name, line: port.cursor.at.line, mode: port.published.mode })
-      else if (before.service === service.name || before.mode !== 'host' || port.published.mode !== 'host')
-        context.report.fault(
-          port.cursor,
-          `port ${key} is published twice`,
-          `"${shorten(before.service)}" publishes it in line ${before.line}`,
-        )
-    }
-}
-
-function checkReachable(
-  context: Context,
-  services: readonly ReadService[],
-  dependencies: ReadonlyMap<string, readonly ReadDependency[]>,
-): void {
-  const called = new Set(
-    [...dependencies.values()]
-      .flat()
-      .filter((item) => item.condition !== 'completed')
-      .map((item) => item.service),
-  )
-  for (const service of services)
-    if (called.has(service.name) && service.ports.length === 0 && service.sidecarOf === null)
-      context.report.warn(
-        service.cursor,
-        `others depend on "${shorten(service.name)}", but it names no port: add "expose" so that the gateway leads to it`,
-      )
 }
 
 function sum(values: readonly number[]): number {

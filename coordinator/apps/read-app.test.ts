@@ -664,7 +664,6 @@ describe('deploy and x-rubato', () => {
       'volumes_from: [x]',
       'use_api_socket: true',
       'post_start: [{command: x}]',
-      'deploy: {mode: replicated-job}',
       'network_mode: none',
     ]) {
       const fault = await refuseOne(service)

@@ -31,6 +31,10 @@ const CONSTRAINT_NAMES = ['node.id', 'node.hostname', 'node.pool', 'node.provide
 
 export interface ReadDeploy {
   readonly mode: 'replicated' | 'global'
+  /** `replicated-job` or `global-job` is written. */
+  readonly isJob: boolean
+  /** null where no mode is written. */
+  readonly modeCursor: Cursor | null
   /** null where nothing is said. */
   readonly replicas: { readonly count: number; readonly cursor: Cursor } | null
   readonly labels: Readonly<Record<string, string>>
@@ -47,7 +51,6 @@ export interface ReadDeploy {
 
 export function readDeploy(report: Report, service: Cursor): ReadDeploy {
   const deploy = fields(report, child(service, 'deploy'), DEPLOY_KEYS, 'deploy')
-  const mode = readMode(report, deploy?.get('mode'))
   const endpointMode = deploy?.get('endpoint_mode')
   if (oneOf(report, endpointMode, 'endpoint_mode', ['vip', 'dnsrr']) === 'dnsrr' && endpointMode !== undefined)
     report.warn(
@@ -56,7 +59,7 @@ export function readDeploy(report: Report, service: Cursor): ReadDeploy {
     )
   const placement = fields(report, deploy?.get('placement'), PLACEMENT_KEYS, 'placement')
   return {
-    mode,
+    ...readMode(report, deploy?.get('mode')),
     replicas: readReplicas(report, service, deploy),
     labels: record(report, deploy?.get('labels'), 'deploy.labels'),
     ...readResources(report, service, deploy),
@@ -71,11 +74,13 @@ export function readDeploy(report: Report, service: Cursor): ReadDeploy {
   }
 }
 
-function readMode(report: Report, cursor: Cursor | undefined): 'replicated' | 'global' {
-  const mode = oneOf(report, cursor, 'mode', ['replicated', 'global', 'replicated-job', 'global-job'])
-  if (mode === undefined || mode === 'replicated' || mode === 'global') return mode ?? 'replicated'
-  if (cursor !== undefined) report.fault(cursor, `mode ${mode} is not supported`, 'a service with restart: "no" runs once')
-  return 'replicated'
+function readMode(report: Report, cursor: Cursor | undefined): Pick<ReadDeploy, 'mode' | 'isJob' | 'modeCursor'> {
+  const mode = oneOf(report, cursor, 'mode', ['replicated', 'global', 'replicated-job', 'global-job']) ?? 'replicated'
+  return {
+    mode: mode === 'global' || mode === 'global-job' ? 'global' : 'replicated',
+    isJob: mode.endsWith('-job'),
+    modeCursor: cursor ?? null,
+  }
 }
 
 function readReplicas(report: Report, service: Cursor, deploy: Fields | undefined): ReadDeploy['replicas'] {

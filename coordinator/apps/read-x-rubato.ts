@@ -1,5 +1,5 @@
 /** Reads `x-rubato` and the `rubato.*` labels of a service, every fault at its own place. */
-import type { Affinity, ScaleRules } from '../../shared/model/app.ts'
+import type { Affinity } from '../../shared/model/app.ts'
 import type { AccessPolicy, LoadPull, LoadSource, Probe } from '../../shared/model/unit.ts'
 import { parseDurationMs } from '../../shared/units.ts'
 import type { z } from 'zod'
@@ -51,48 +51,6 @@ export function readXRubato(report: Report, service: Cursor): XRubatoReading {
 /** The place of a part of `x-rubato`, for faults found later. */
 export function partOf(reading: XRubatoReading, ...path: (string | number)[]): Cursor {
   return descend(reading.cursor, path)
-}
-
-/** Scaling rules; null when the file asks for none. */
-export function scaleRules(report: Report, reading: XRubatoReading): ScaleRules | null {
-  const scale = reading.value.scale
-  if (scale === undefined) return null
-  const min = scale.min ?? 1
-  const low = scale.low ?? Math.min(SCALE_DEFAULTS.lowPercent, scale.high ?? 100)
-  const high = scale.high ?? Math.max(SCALE_DEFAULTS.highPercent, scale.low ?? 0)
-  if (min > scale.max) report.fault(partOf(reading, 'scale', 'min'), `min (${min}) is larger than max (${scale.max})`)
-  if (low > high)
-    report.fault(
-      partOf(reading, 'scale', 'low'),
-      `low (${low}) is larger than high (${high})`,
-      'the threshold grows from low to high with the number of instances',
-    )
-  const steps = scale.steps ?? []
-  steps.forEach((step, index) => {
-    const before = steps[index - 1]
-    if (before !== undefined && before.replicas >= step.replicas)
-      report.fault(partOf(reading, 'scale', 'steps', index), 'steps must be in order of replicas, each number once')
-  })
-  const windowMs = ms(scale.window) ?? SCALE_DEFAULTS.windowMs
-  if (windowMs < 1_000) report.fault(partOf(reading, 'scale', 'window'), 'window must be at least 1s')
-  if (loadKinds(reading).includes('requests') && scale.capacity === undefined)
-    report.fault(
-      partOf(reading, 'scale', 'load'),
-      'load: requests needs "capacity": how many requests one instance can hold at once',
-      'add for example "capacity: 20"',
-    )
-  return {
-    min,
-    max: scale.max,
-    lowPercent: low,
-    highPercent: high,
-    steps,
-    windowMs,
-    downWindowMs: ms(scale.downWindow) ?? SCALE_DEFAULTS.downWindowMs,
-    warmUpMs: ms(scale.warmUp) ?? 0,
-    coolDownMs: ms(scale.coolDown) ?? SCALE_DEFAULTS.coolDownMs,
-    predict: scale.predict ?? 'auto',
-  }
 }
 
 /** Where the load comes from: `x-rubato`, else the `rubato.load.*` labels, else CPU. */
@@ -205,7 +163,8 @@ export function ms(value: string | undefined): number | undefined {
   return value === undefined ? undefined : (parseDurationMs(value) ?? 0)
 }
 
-function loadKinds(reading: XRubatoReading): readonly LoadSource['kind'][] {
+/** The load sources that the file names; empty where it names none. */
+export function loadKinds(reading: XRubatoReading): readonly LoadSource['kind'][] {
   const load = reading.value.scale?.load
   return load === undefined ? [] : typeof load === 'string' ? [load] : load
 }

@@ -12,6 +12,12 @@ const percent = z.number().min(1).max(100)
 const name = z.string().min(1).max(128)
 const names = z.array(name).max(100)
 const port = z.int().min(1).max(65_535)
+const cron = z
+  .string()
+  .min(1)
+  .max(200)
+  .describe('Cron expression: minute hour day-of-month month day-of-week, such as "0 8 * * mon-fri", or @daily.')
+const timeZone = z.string().min(1).max(64).describe('Time zone, such as Europe/Berlin. Default UTC.').optional()
 const loadKind = z.enum(['cpu', 'memory', 'custom', 'requests'])
 
 const scale = z
@@ -41,9 +47,44 @@ const scale = z
       .describe('A new instance gets no requests and gives no load for this long after it is healthy. Default 0s.')
       .optional(),
     coolDown: duration.describe('A stopping instance may finish its requests for this long. Default 20s.').optional(),
+    schedules: z
+      .array(
+        z.strictObject({
+          at: cron,
+          timeZone,
+          min: z.int().min(1).max(100_000).describe("Lower bound from then on. Default the service's min.").optional(),
+          max: z.int().min(1).max(100_000).describe("Upper bound from then on. Default the service's max.").optional(),
+        }),
+      )
+      .max(50)
+      .describe('Bounds by the clock: each holds from its time until the next one of the list.')
+      .optional(),
+    objective: z
+      .strictObject({ latencyP95: duration.describe('95 of 100 requests shall be answered within this.') })
+      .describe('What users shall see; the load threshold follows from what the gateway measures.')
+      .optional(),
     predict: z.enum(['auto', 'off']).describe('Whether a forecast may start instances early. Default auto.').optional(),
   })
   .describe('How many instances run: between min and max, by their load.')
+
+const job = z
+  .strictObject({
+    cron: cron.optional(),
+    timeZone,
+    overlap: z
+      .enum(['skip', 'replace', 'allow'])
+      .describe('When a run is due while one is under way: leave it out, end the earlier one, or run both. Default skip.')
+      .optional(),
+    parallelism: z.int().min(1).max(1_000).describe('Most instances of a run at once. Default all of its replicas.').optional(),
+    retries: z
+      .int()
+      .min(0)
+      .max(1_000)
+      .describe('Attempts of each completion after the first. Default that of restart, else 3.')
+      .optional(),
+    deadline: duration.describe('A run that takes longer is stopped and has failed.').optional(),
+  })
+  .describe('Work that runs to its end: once, or again at each time of cron. Replicas are the completions it needs.')
 
 const access = z
   .strictObject({
@@ -119,6 +160,7 @@ const health = z
 export const xRubatoSchema = z
   .strictObject({
     scale: scale.optional(),
+    job: job.optional(),
     access: access.optional(),
     load: load.optional(),
     health: health.optional(),
@@ -136,6 +178,9 @@ export const xRubatoSchema = z
     tolerates: names.describe('Taints of nodes that do not keep it away.').optional(),
     pools: names.describe('Only nodes of these pools.').optional(),
     strategy: z.enum(['spread', 'binpack', 'random']).describe("Placement strategy; default the coordinator's.").optional(),
+    scheduler: name
+      .describe("A scheduler of the coordinator's configuration that chooses the nodes instead of the built-in one.")
+      .optional(),
     priority: z.int().min(0).max(100).describe('Larger is more important. Default 50.').optional(),
     runtime: z.enum(['docker', 'process']).describe('What runs it. Default docker.').optional(),
     protocol: z
