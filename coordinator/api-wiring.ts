@@ -96,6 +96,7 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
         return { spentUsdThisMonth: view.spentUsd, limitUsdPerMonth: view.budgetUsdPerMonth }
       },
     },
+    history: coordinator.history,
     caPem: wiring.caPem,
     agentBinary: wiring.agentBinary,
     installScript: wiring.installScript,

@@ -8,6 +8,7 @@ import { addAccessRoutes } from './routes-access.ts'
 import { addAppRoutes } from './routes-apps.ts'
 import { addEventRoutes } from './routes-events.ts'
 import { addFleetRoutes } from './routes-fleet.ts'
+import { addHistoryRoutes } from './routes-history.ts'
 import { addInstanceRoutes } from './routes-instances.ts'
 import { addSystemRoutes } from './routes-system.ts'
 
@@ -33,6 +34,7 @@ export function createApi(deps: ApiDeps): Api {
   addFleetRoutes(built, deps)
   addAccessRoutes(built, deps)
   addEventRoutes(built, deps)
+  addHistoryRoutes(built, deps)
 
   api.notFound((c) => {
     const allowed = methodsOf(c.req.path)

@@ -13,6 +13,7 @@ import type { InstanceId, MachineId, NodeId, ServiceId } from '../../shared/mode
 import type { Reason } from '../../shared/plan.ts'
 import type { JoinRequest, JoinResponse } from '../../shared/protocol/join.ts'
 import type { AppPolicy } from '../apps/context.ts'
+import type { History } from '../history/series.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 
@@ -172,6 +173,7 @@ export interface ApiDeps {
   readonly hub: HubAccess
   readonly explain: Explanations
   readonly fleet: { figures(): FleetFigures }
+  readonly history: History
   readonly caPem: string | null
   /** null when this coordinator carries no binary for the platform. */
   agentBinary(platform: string): Promise<AgentBinary | null>

@@ -40,6 +40,8 @@ export const ROUTE_ROLES = {
   'DELETE /v1/tokens/operator/{token}': 'admin',
   'POST /v1/tokens/join': 'admin',
   'GET /v1/events': 'viewer',
+  'GET /v1/history': 'viewer',
+  'GET /v1/history/series': 'viewer',
   'GET /v1/operations': 'viewer',
   'POST /v1/join': 'public',
   'GET /v1/ca': 'public',

@@ -30,6 +30,32 @@ export type Measure =
   | 'machines'
   | 'usdPerHour'
 
+/** Every measure, with its unit for people. */
+export const MEASURE_UNITS: Readonly<
+  Record<Measure, 'percent' | 'count' | 'perS' | 'ms' | 'cpuMillis' | 'bytes' | 'bytesPerS' | 'usd'>
+> = {
+  demand: 'percent',
+  load: 'percent',
+  wanted: 'count',
+  ready: 'count',
+  forecast: 'percent',
+  requests: 'perS',
+  errors: 'perS',
+  denied: 'perS',
+  latencyP95: 'ms',
+  cpuMillis: 'cpuMillis',
+  memoryBytes: 'bytes',
+  diskBytes: 'bytes',
+  rxBytesPerS: 'bytesPerS',
+  txBytesPerS: 'bytesPerS',
+  reservedPercent: 'percent',
+  machines: 'count',
+  usdPerHour: 'usd',
+}
+
+/** In the order in which people read them. */
+export const MEASURES = Object.keys(MEASURE_UNITS) as readonly Measure[]
+
 export interface SeriesId {
   /** `service app/name`, `node <id>`, `pool <name>` or `cluster`. */
   readonly subject: string

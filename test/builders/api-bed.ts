@@ -7,6 +7,7 @@ import { appSpecSchema } from '../../coordinator/apps/app-spec-schema.ts'
 import { createApi } from '../../coordinator/api/create-api.ts'
 import type { ApiDeps, LogLine } from '../../coordinator/api/deps.ts'
 import type { Api } from '../../coordinator/api/endpoint.ts'
+import { createMemoryHistory } from '../../coordinator/history/memory-history.ts'
 import type { AppRecord } from '../../coordinator/state/objects.ts'
 import { openState, type State } from '../../coordinator/state/state.ts'
 import { ConflictError, NotFoundError, UnavailableError } from '../../shared/errors.ts'
@@ -163,6 +164,7 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
     },
     explain: { scaling: () => null, placement: () => '0 of 1 node: 1 memory', waitingFor: () => null },
     fleet: { figures: () => ({ spentUsdThisMonth: 1.25, limitUsdPerMonth: 100 }) },
+    history: createMemoryHistory(clock),
     caPem: null,
     agentBinary: async (platform) =>
       platform === 'linux-x64'
