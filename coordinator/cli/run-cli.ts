@@ -4,6 +4,7 @@ import { messageOf, RubatoError } from '../../shared/errors.ts'
 import { addKeyCommands, addTokenCommands } from './commands-access.ts'
 import { addAppCommands } from './commands-apps.ts'
 import { addFleetCommands, addNodeCommands } from './commands-fleet.ts'
+import { addHistoryCommand } from './commands-history.ts'
 import { addWatchCommands } from './commands-watch.ts'
 import { completionScript } from './completion.ts'
 import { addDoctor } from './doctor.ts'
@@ -19,7 +20,7 @@ export function buildProgram(io: CliIo, version: string, finished: (exitCode: nu
     .option('--url <url>', 'coordinator; else RUBATO_URL, else the config file, else http://127.0.0.1:7600')
     .option('--token-file <file>', 'file with the operator token; else RUBATO_TOKEN, else the config file')
     .option('--ca <file>', 'trust only this authority (PEM); else RUBATO_CA, else the config file')
-    .option('-o, --output <form>', 'json or table', 'table')
+    .option('-o, --output <form>', 'json or table (history: csv too)', 'table')
     .showHelpAfterError('("rubato --help" lists the verbs.)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => io.out(text), writeErr: (text) => io.err(text) })
@@ -34,6 +35,7 @@ export function buildProgram(io: CliIo, version: string, finished: (exitCode: nu
     .action(async (options: string[]) => finished(await io.runCoordinator(options)))
   addAppCommands(add)
   addWatchCommands(add)
+  addHistoryCommand(add)
   addFleetCommands(add)
   const group = (name: string, description: string) => verbAdder(program.command(name).description(description), io, finished)
   addNodeCommands(group('node', 'act on nodes'))

@@ -12,6 +12,7 @@ export interface GlobalFlags extends ConnectionFlags {
 export interface Session {
   readonly io: CliIo
   readonly json: boolean
+  readonly csv: boolean
   readonly paint: Paint
   /** Of tables; null: as wide as they are. */
   readonly width: number | null
@@ -26,9 +27,12 @@ export interface Session {
   endProgress(): void
 }
 
-export function openSession(io: CliIo, flags: GlobalFlags): Session {
+/** `offers.csv`: the verb prints CSV itself when it is asked for. */
+export function openSession(io: CliIo, flags: GlobalFlags, offers: { readonly csv: boolean } = { csv: false }): Session {
   const output = flags.output ?? 'table'
-  if (output !== 'json' && output !== 'table')
+  if (output === 'csv' && !offers.csv)
+    throw new CliError(EXIT.refused, 'This verb does not print CSV.', 'Use -o json or -o table; "rubato history" prints CSV.')
+  if (output !== 'json' && output !== 'table' && output !== 'csv')
     throw new CliError(EXIT.refused, `There is no output "${output}".`, 'Use -o json or -o table.')
   const coloured = io.stdoutIsTty && !io.env.NO_COLOR && io.env.TERM !== 'dumb'
   const paint = paintWith(coloured)
@@ -48,6 +52,7 @@ export function openSession(io: CliIo, flags: GlobalFlags): Session {
   return {
     io,
     json,
+    csv: output === 'csv',
     paint,
     width,
     client: () => {

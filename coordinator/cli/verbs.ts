@@ -15,6 +15,11 @@ export type Decorate = (command: Command) => Command
 /** `add('ps [app]', 'list …', decorate…)(action)`. Variadic arguments are flattened. */
 export type AddVerb = <F>(usage: string, description: string, ...decorate: readonly Decorate[]) => (action: Action<F>) => void
 
+const OFFERS_CSV = 'offersCsv'
+
+/** The verb takes `-o csv` too. */
+export const offersCsv: Decorate = (command) => command.setOptionValue(OFFERS_CSV, true)
+
 export function verbAdder(parent: Command, io: CliIo, finished: (exitCode: number) => void): AddVerb {
   return <F>(usage: string, description: string, ...decorate: readonly Decorate[]) =>
     (action: Action<F>) => {
@@ -25,7 +30,14 @@ export function verbAdder(parent: Command, io: CliIo, finished: (exitCode: numbe
         const args = given.slice(0, -2).flatMap((value) => value as string | undefined | readonly string[])
         const flags = command.opts() as F
         const globals = command.optsWithGlobals() as GlobalFlags
-        finished(await action(openSession(io, globals), args as readonly (string | undefined)[], flags, globals))
+        finished(
+          await action(
+            openSession(io, globals, { csv: command.getOptionValue(OFFERS_CSV) === true }),
+            args as readonly (string | undefined)[],
+            flags,
+            globals,
+          ),
+        )
       })
     }
 }
