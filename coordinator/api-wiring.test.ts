@@ -33,6 +33,7 @@ async function wired() {
       fleet: {},
       fleetEnabled: false,
       strategy: 'spread',
+      forecastTimeZone: 'UTC',
       caDigest: null,
       urls: [],
     },

@@ -82,6 +82,7 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
           reasons: [{ subject: service, code: decision.code, text: decision.reason }],
         }
       },
+      forecast: (service) => coordinator.forecasts.current(service),
       placement(instance) {
         const explanation = placement.explanation(instance)
         if (explanation === null) return null

@@ -2,6 +2,7 @@
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { isTimeZone } from '../shared/cron.ts'
 import type { Fault } from '../shared/errors.ts'
 import type { Pool } from '../shared/model/node.ts'
 import type { Capacity } from '../shared/model/resources.ts'
@@ -223,6 +224,10 @@ export const coordinatorSettings = {
     { doc: 'Size of the file that keeps measured values; the oldest of the finest go first.', default: '512M' },
     { min: 2 ** 20 },
   ),
+  'forecast.timeZone': textSetting({
+    doc: 'Time zone in whose days and weeks demand repeats, such as Europe/Berlin; schedules of a service may name another.',
+    default: 'UTC',
+  }),
   'placement.strategy': oneOfSetting(['spread', 'binpack', 'random'], { doc: 'How nodes are ranked.', default: 'spread' }),
 } as const
 
@@ -255,6 +260,7 @@ export interface CoordinatorConfig {
   }
   readonly keysStaleAfterMs: number
   readonly history: { readonly maxBytes: number }
+  readonly forecast: { readonly timeZone: string }
   readonly placement: { readonly strategy: 'spread' | 'binpack' | 'random' }
   /** All settings for people, secrets replaced. */
   printable(): Readonly<Record<string, unknown>>
@@ -274,6 +280,11 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
     faults.push({ ...loaded.locate('liveness.suspect'), message: 'liveness.suspect must be longer than liveness.heartbeat.' })
   if (values['liveness.lost'] <= values['liveness.suspect'])
     faults.push({ ...loaded.locate('liveness.lost'), message: 'liveness.lost must be longer than liveness.suspect.' })
+  if (!isTimeZone(values['forecast.timeZone']))
+    faults.push({
+      ...loaded.locate('forecast.timeZone'),
+      message: `${values['forecast.timeZone']} is no time zone that this host knows; write one of the IANA database, such as Europe/Berlin.`,
+    })
   if (faults.length > 0) throw configError(faults)
   return Object.freeze({
     stateDir: values.stateDir,
@@ -325,6 +336,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
     }),
     keysStaleAfterMs: values.keysStaleAfter,
     history: Object.freeze({ maxBytes: values['history.maxBytes'] }),
+    forecast: Object.freeze({ timeZone: values['forecast.timeZone'] }),
     placement: Object.freeze({ strategy: values['placement.strategy'] }),
     printable: loaded.printable,
   })

@@ -23,6 +23,7 @@ import { steadyTime } from './fleet/steady-time.ts'
 import { createMemoryHistory } from './history/memory-history.ts'
 import { createRecordingLoop } from './history/recording-loop.ts'
 import type { HistoryBackend } from './history/series.ts'
+import { createForecastLoop, type ForecastLoop } from './forecast/forecast-loop.ts'
 import { createHub, type Hub, type HubSettings } from './hub/hub.ts'
 import { createPlacementLoop, type PlacementLoop } from './placement/placement-loop.ts'
 import type { Strategy } from './placement/model.ts'
@@ -55,6 +56,8 @@ export interface CoordinatorSettings {
   readonly fleet: Partial<FleetConfig>
   readonly fleetEnabled: boolean
   readonly strategy: Strategy
+  /** IANA zone in whose days and weeks demand repeats. */
+  readonly forecastTimeZone: string
   /** SHA-256 of the CA; null without TLS. */
   readonly caDigest: string | null
   /** URLs at which agents reach this coordinator, best first. */
@@ -68,6 +71,7 @@ export interface Coordinator {
   readonly placement: PlacementLoop
   readonly scaling: ScalingLoop
   readonly fleet: FleetLoop
+  readonly forecasts: ForecastLoop
   readonly catalog: Catalog
   readonly history: HistoryBackend
   readonly keys: Keys
@@ -125,7 +129,20 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
 
   const recording = createRecordingLoop({ history, state, observed, nodes: () => placement.nodes(), clock, logger })
 
-  const loops: readonly Loop[] = [services, placement, scaling, recording, ...(settings.fleetEnabled ? [fleet] : [])]
+  const forecasts = createForecastLoop({
+    state,
+    history,
+    clock,
+    logger,
+    timeZone: settings.forecastTimeZone,
+    leadTimeMs(id) {
+      const startMs = scaling.startTimeMs(id)
+      // Where machines are bought, the next instance may need one.
+      return startMs === null ? null : startMs + (fleet.machineLeadMs() ?? 0)
+    },
+  })
+
+  const loops: readonly Loop[] = [services, placement, scaling, recording, forecasts, ...(settings.fleetEnabled ? [fleet] : [])]
 
   return {
     cluster,
@@ -134,6 +151,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     placement,
     scaling,
     fleet,
+    forecasts,
     catalog,
     history,
     keys,

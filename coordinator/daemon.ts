@@ -39,6 +39,7 @@ import {
   loadCoordinatorConfig,
 } from './config.ts'
 import { countObjects, createCoordinator } from './coordinator.ts'
+import { forecastMetrics } from './forecast/forecast-metrics.ts'
 import { historyMetrics } from './history/history-metrics.ts'
 import { openSqliteHistory } from './history/sqlite/sqlite-history.ts'
 import { LIVENESS_RULES, type LivenessRules } from './hub/plan-liveness.ts'
@@ -153,6 +154,7 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
         fleet: config.fleet,
         fleetEnabled: config.fleet.enabled,
         strategy: config.placement.strategy,
+        forecastTimeZone: config.forecast.timeZone,
         caDigest: tls?.caDigest ?? null,
         urls: config.advertiseUrls,
       },
@@ -262,7 +264,10 @@ function createApiServer(
               open: () => Readable.toWeb(createReadStream(binary.path)) as ReadableStream<Uint8Array>,
             }
       },
-      extraMetrics: () => linkMetrics(coordinator.hub.stats()) + historyMetrics(coordinator.history.status()),
+      extraMetrics: () =>
+        linkMetrics(coordinator.hub.stats()) +
+        historyMetrics(coordinator.history.status()) +
+        forecastMetrics(coordinator.forecasts.all()),
     }),
   )
   return { app }

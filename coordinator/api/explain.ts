@@ -4,7 +4,7 @@ import { serviceId } from '../../shared/model/identity.ts'
 import type { Reason } from '../../shared/plan.ts'
 import type { AppRecord, InstanceRecord } from '../state/objects.ts'
 import type { ApiDeps } from './deps.ts'
-import type { ExplanationView } from './schemas.ts'
+import type { ExplanationView, ForecastView } from './schemas.ts'
 import { viewInstance, viewService } from './views.ts'
 
 type ExplainDeps = Pick<ApiDeps, 'state' | 'observed' | 'explain'>
@@ -15,7 +15,7 @@ const NAMED_INSTANCES = 10
 export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceSpec): ExplanationView {
   const { state, observed, explain } = deps
   const id = serviceId(app.name, spec.name)
-  const view = viewService({ snapshot: state.snapshot, observed }, app, spec)
+  const view = viewService({ snapshot: state.snapshot, observed, forecast: (id) => explain.forecast(id) }, app, spec)
   const reasons: Reason[] = []
   const say = (code: string, text: string, subject = id) => reasons.push({ subject, code, text })
 
@@ -26,6 +26,7 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
   const scaling = explain.scaling(id)
   if (scaling) reasons.push(...scaling.reasons)
   else if (view.scale && view.pinned === null) say('not-decided', 'Scaling has not looked at it since the coordinator started.')
+  if (view.forecast) say('forecast', describeForecast(view.forecast))
   if (view.lastScale) say('last-scale', `Last step: ${view.lastScale.from} to ${view.lastScale.to}, ${view.lastScale.reason}`)
   const rollout = view.rollout
   if (rollout && rollout.phase !== 'completed') {
@@ -59,6 +60,15 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
     }`,
     reasons,
   }
+}
+
+function describeForecast({ method, trusted, horizonMs, peakPercent, errorVsPersistence }: ForecastView): string {
+  const minutes = Math.round(horizonMs / 60_000)
+  if (trusted)
+    return `Forecast by ${method}: up to ${Math.round(peakPercent)} % of one instance within ${minutes} min; it errs ${(errorVsPersistence ?? 1).toFixed(2)} times as much as "as it is now" would.`
+  return errorVsPersistence === null
+    ? 'No forecast yet: a day of demand must be seen first.'
+    : `No forecast is used: nothing told its demand of the next ${minutes} min better than "as it is now" lately.`
 }
 
 /** Services of the app that this one requires first and that have fewer ready or completed instances than they want. */

@@ -49,7 +49,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
     /** The revision that the caller saw; 0 when the app must not exist yet. */
     ifRevision: z.number().int().nonnegative().nullable().optional(),
   })
-  const world: World = { snapshot: state.snapshot, observed }
+  const world: World = { snapshot: state.snapshot, observed, forecast: (id) => deps.explain.forecast(id) }
   const appOf = (name: string) => {
     const app = state.snapshot.get('app', name)
     if (!app) throw new NotFoundError(`There is no app ${name}.`)

@@ -38,6 +38,20 @@ export const rolloutView = z.object({
   message: z.string(),
 })
 
+export const forecastView = z
+  .object({
+    /** `persistence` (as it is now) while nothing beats it. */
+    method: z.string(),
+    trusted: z.boolean(),
+    horizonMs: z.number(),
+    /** Highest demand to be expected within the horizon: nine values in ten lie below. Percent of one instance. */
+    peakPercent: z.number(),
+    /** Mean absolute error over the last days ÷ that of persistence; null before a day of demand was seen. */
+    errorVsPersistence: z.number().nullable(),
+  })
+  .openapi('Forecast')
+export type ForecastView = z.infer<typeof forecastView>
+
 export const serviceView = z
   .object({
     id: z.string(),
@@ -58,6 +72,8 @@ export const serviceView = z
     scale: z.object({ min: z.number(), max: z.number(), lowPercent: z.number(), highPercent: z.number() }).nullable(),
     ports: z.array(z.object({ port: z.number(), containerPort: z.number(), protocol: z.string(), mode: z.string() })),
     rollout: rolloutView.nullable(),
+    /** What its demand is expected to be within its lead time; null: it is not forecast. */
+    forecast: forecastView.nullable(),
     lastScale: z.object({ atMs: z.number(), from: z.number(), to: z.number(), reason: z.string() }).nullable(),
   })
   .openapi('Service')

@@ -1,17 +1,20 @@
 /** State as the API shows it: joins what is wanted (snapshot) with what is observed. Reads only; never shows a secret. */
 import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
-import { type InstanceId, parseInstanceId, serviceId } from '../../shared/model/identity.ts'
+import { type InstanceId, parseInstanceId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import type { MachineRecord, NodeRecord, Pool } from '../../shared/model/node.ts'
 import { addResources, NO_RESOURCES, type Resources } from '../../shared/model/resources.ts'
+import type { DemandForecast } from '../forecast/forecaster.ts'
 import type { AppRecord, InstanceRecord, ServiceRecord } from '../state/objects.ts'
 import { isRoutable, type Observed } from '../state/observed.ts'
 import { wantedCount } from '../services/service-plan.ts'
 import type { Snapshot } from '../state/state.ts'
-import type { AppView, InstanceView, MachineView, NodeView, PoolView, ServiceView } from './schemas.ts'
+import type { AppView, ForecastView, InstanceView, MachineView, NodeView, PoolView, ServiceView } from './schemas.ts'
 
 export interface World {
   readonly snapshot: Snapshot
   readonly observed: Observed
+  /** What the demand of a service is expected to be. Absent: nothing is known of forecasts here. */
+  forecast?(id: ServiceId): DemandForecast | null
 }
 
 /** The spec that an instance runs: of its own revision, present or kept in the history. */
@@ -102,10 +105,17 @@ export function viewService(world: World, app: AppRecord, spec: ServiceSpec): Se
     pending,
     loadPercent: loads === 0 ? null : loadSum / loads,
     scale: scale ? { min: scale.min, max: scale.max, lowPercent: scale.lowPercent, highPercent: scale.highPercent } : null,
+    forecast: viewForecast(world.forecast?.(id) ?? null),
     ports: spec.published.map(({ port, containerPort, protocol, mode }) => ({ port, containerPort, protocol, mode })),
     rollout: record?.rollout ?? null,
     lastScale: record?.lastScale ?? null,
   }
+}
+
+function viewForecast(forecast: DemandForecast | null): ForecastView | null {
+  if (forecast === null) return null
+  const { method, isTrusted, horizonMs, peak, errorVsPersistence } = forecast
+  return { method, trusted: isTrusted, horizonMs, peakPercent: peak, errorVsPersistence }
 }
 
 export function viewApp(world: World, app: AppRecord): AppView {

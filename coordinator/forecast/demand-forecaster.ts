@@ -3,7 +3,7 @@ import { createCivilTime, type CivilTime } from './civil-time.ts'
 import { createContest, type Standing } from './contest.ts'
 import type { DemandForecast, Forecaster } from './forecaster.ts'
 import { createHoltWinters } from './holt-winters.ts'
-import { createProfile } from './profile.ts'
+import { createProfile, LEAST_SLOT_MS } from './profile.ts'
 import { createProfileLevel } from './profile-level.ts'
 import { createDrift, createPersistence, createSeasonalNaive, createSmoothed } from './simple-forecasters.ts'
 
@@ -22,6 +22,11 @@ export interface DemandForecaster {
    * it is ignored, and so is one that is not finite; a negative one counts as 0.
    */
   observe(atMs: number, value: number | null): void
+  /**
+   * A mean of the past over a span longer than a step, as old history has it: teaches what is usual at that time and nothing else.
+   * To be called in order and before the first `observe`.
+   */
+  learnUsual(atMs: number, spanMs: number, value: number): void
   /**
    * What to expect of the steps after the last one; null before the first sample. A horizon of its own may be given, ≤ the longest
    * one. What it answers without season or evidence is persistence, not trusted.
@@ -76,6 +81,12 @@ export function createDemandForecaster(options: DemandForecasterOptions = {}): D
       for (let missing = first; missing < step; missing++) contest.observe(missing * stepMs, null)
       lastStep = step
       contest.observe(step * stepMs, value === null || !Number.isFinite(value) ? null : Math.max(0, value))
+    },
+    learnUsual(atMs, spanMs, value) {
+      for (let at = atMs; at < atMs + spanMs; at += Math.max(stepMs, LEAST_SLOT_MS)) {
+        day.observe(at, value)
+        week.observe(at, value)
+      }
     },
     forecast(horizonMs = longestMs) {
       const steps = stepsOf(horizonMs)

@@ -162,7 +162,7 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
       },
       keysProgress: () => ({ revision: 3, waitingFor: [...keysWaitingFor] }),
     },
-    explain: { scaling: () => null, placement: () => '0 of 1 node: 1 memory', waitingFor: () => null },
+    explain: { scaling: () => null, forecast: () => null, placement: () => '0 of 1 node: 1 memory', waitingFor: () => null },
     fleet: { figures: () => ({ spentUsdThisMonth: 1.25, limitUsdPerMonth: 100 }) },
     history: createMemoryHistory(clock),
     caPem: null,

@@ -84,6 +84,7 @@ export async function startCoordinatorProcess(
       fleet: parts.fleet,
       fleetEnabled: parts.pools.length > 0,
       strategy: 'spread',
+      forecastTimeZone: 'UTC',
       caDigest: null,
       urls: [...COORDINATOR_URLS],
     },

@@ -1,0 +1,131 @@
+import { describe, expect, it } from 'vitest'
+import { silentLogger } from '../../shared/logger.ts'
+import type { ScaleRules } from '../../shared/model/app.ts'
+import { hump } from '../../test/builders/demand-series.ts'
+import { anAppRecord, aServiceRecord } from '../../test/builders/records.ts'
+import { anAppSpec, aServiceSpec, aScale } from '../../test/builders/specs.ts'
+import { memoryStore } from '../../test/fakes/memory-store.ts'
+import { virtualClock } from '../../test/fakes/virtual-clock.ts'
+import { createMemoryHistory } from '../history/memory-history.ts'
+import { openState } from '../state/state.ts'
+import { createForecastLoop } from './forecast-loop.ts'
+import { forecastMetrics } from './forecast-metrics.ts'
+
+const MINUTE = 60_000
+const DAY = 24 * 60 * MINUTE
+const WEB = 'shop/web'
+const SERIES = { subject: 'service shop/web', measure: 'demand' } as const
+
+const demandAt = (atMs: number) => 100 + 300 * hump(atMs / DAY)
+
+/** A coordinator's worth of parts after `days` of demand, the last of which ends at the virtual now. */
+async function bed(options: { days?: number; scale?: Partial<ScaleRules>; leadTimeMs?: number | null } = {}) {
+  const clock = virtualClock()
+  const state = await openState(memoryStore(), clock)
+  const put = async (scale: Partial<ScaleRules>) => {
+    const change = state.change()
+    change.put('app', 'shop', anAppRecord({ spec: anAppSpec({ services: [aServiceSpec({ scale: aScale(scale) })] }) }))
+    change.put('service', WEB, aServiceRecord())
+    await state.commit(change)
+  }
+  await put({ predict: 'auto', ...options.scale })
+  const history = createMemoryHistory(clock)
+  const nowMs = Math.floor(clock.now() / MINUTE) * MINUTE
+  for (let atMs = nowMs - (options.days ?? 0) * DAY; atMs < nowMs; atMs += MINUTE) history.record(SERIES, atMs, demandAt(atMs))
+  const loop = createForecastLoop({
+    state,
+    history,
+    clock,
+    logger: silentLogger(),
+    timeZone: 'UTC',
+    leadTimeMs: () => options.leadTimeMs ?? null,
+  })
+  loop.start()
+  const live = async (minutes: number) => {
+    for (let i = 0; i < minutes; i++) {
+      history.record(SERIES, clock.now(), demandAt(clock.now()))
+      await clock.advance(MINUTE)
+    }
+  }
+  return { clock, state, history, loop, put, live }
+}
+
+describe('forecast loop', () => {
+  it('learns from what the history keeps as soon as it starts, and forecasts what follows', async () => {
+    const { clock, loop } = await bed({ days: 12, leadTimeMs: 29 * MINUTE })
+    await clock.advance(5_000)
+    const forecast = loop.current(WEB)
+    expect(forecast).toMatchObject({ isTrusted: true, horizonMs: 30 * MINUTE })
+    const then = demandAt((forecast?.atMs ?? 0) + 30 * MINUTE)
+    expect(Math.abs((forecast?.expected[29] ?? 0) - then)).toBeLessThan(0.1 * then)
+    expect(loop.forecastOf(WEB, 5 * MINUTE)?.expected).toHaveLength(5)
+    expect(loop.forecastOf(WEB, 5 * DAY)?.horizonMs).toBe(60 * MINUTE)
+    await loop.stop()
+  })
+
+  it('begins with persistence, untrusted, where there is no history, and follows minute by minute', async () => {
+    const { loop, clock, live } = await bed()
+    await clock.advance(5_000)
+    expect(loop.current(WEB)).toBeNull()
+    await live(10)
+    const before = loop.current(WEB)
+    expect(before).toMatchObject({ method: 'persistence', isTrusted: false, errorVsPersistence: null })
+    await live(5)
+    expect((loop.current(WEB)?.atMs ?? 0) - (before?.atMs ?? 0)).toBe(5 * MINUTE)
+    await loop.stop()
+  })
+
+  it('records what it expects for the moment that it is about, which can be held against what came', async () => {
+    const { loop, clock, history, live } = await bed({ days: 10, leadTimeMs: 9 * MINUTE })
+    await clock.advance(5_000)
+    await live(30)
+    const points = history.query({
+      subject: SERIES.subject,
+      measure: 'forecast',
+      fromMs: clock.now() - 5 * MINUTE,
+      toMs: clock.now() + DAY,
+      stepMs: MINUTE,
+    })
+    expect(points.length).toBeGreaterThan(10)
+    expect(points.at(-1)?.atMs).toBe((loop.current(WEB)?.atMs ?? 0) + 10 * MINUTE)
+    for (const { atMs, value } of points) expect(Math.abs(value - demandAt(atMs))).toBeLessThan(0.15 * demandAt(atMs))
+    await loop.stop()
+  })
+
+  it('falls silent when demand was not measured for a quarter of an hour, and comes back with it', async () => {
+    const { loop, clock, live } = await bed({ days: 3 })
+    await clock.advance(5_000)
+    await live(3)
+    expect(loop.current(WEB)).not.toBeNull()
+    await clock.advance(20 * MINUTE)
+    expect(loop.current(WEB)).toBeNull()
+    await live(3)
+    expect(loop.current(WEB)).not.toBeNull()
+    await loop.stop()
+  })
+
+  it('leaves services alone that do not want it, and forgets those that no longer do', async () => {
+    const { loop, clock, live, put } = await bed({ days: 3, scale: { predict: 'off' } })
+    await clock.advance(5_000)
+    expect(loop.current(WEB)).toBeNull()
+    await put({ predict: 'auto' })
+    await live(2)
+    expect([...loop.all()]).toHaveLength(1)
+    expect(loop.standings(WEB).map(({ method }) => method)).toContain('week-profile')
+    await put({ predict: 'off' })
+    await live(2)
+    expect([...loop.all()]).toHaveLength(0)
+    await loop.stop()
+  })
+
+  it('publishes method, peak, horizon and error as figures', async () => {
+    const { loop, clock } = await bed({ days: 10, leadTimeMs: 29 * MINUTE })
+    await clock.advance(5_000)
+    const text = forecastMetrics(loop.all())
+    expect(text).toContain('rubato_service_forecast_trusted{app="shop",service="web"} 1\n')
+    expect(text).toContain('rubato_service_forecast_horizon_seconds{app="shop",service="web"} 1800\n')
+    expect(Number(/error_ratio\{.*\} (.*)/.exec(text)?.[1])).toBeLessThan(0.8)
+    expect(forecastMetrics([])).toBe('')
+    await loop.stop()
+  })
+})

@@ -1,0 +1,179 @@
+/**
+ * Forecasts the demand of every service that scales with `predict: auto`. It learns from the history alone: at the start from what is kept
+ * of the last weeks, in pieces so that nothing else waits; then once a minute from the minute that has ended. Says what it expects,
+ * how well that did, and records the expectation for the moment it is about.
+ */
+import type { Clock } from '../../shared/clock.ts'
+import type { Logger } from '../../shared/logger.ts'
+import { createLoop, type Loop } from '../../shared/loop.ts'
+import type { ScaleRules } from '../../shared/model/app.ts'
+import { type ServiceId, serviceId } from '../../shared/model/identity.ts'
+import type { History, Measure } from '../history/series.ts'
+import type { State } from '../state/state.ts'
+import { type CivilTime, createCivilTime } from './civil-time.ts'
+import { createDemandForecaster, type DemandForecaster } from './demand-forecaster.ts'
+import type { Standing } from './contest.ts'
+import type { DemandForecast } from './forecaster.ts'
+
+export interface ForecastLoopDeps {
+  readonly state: State
+  readonly history: Pick<History, 'query' | 'record'>
+  readonly clock: Clock
+  readonly logger: Logger
+  /** IANA zone in which demand repeats, for services whose schedules name none. */
+  readonly timeZone: string
+  /** How long it takes from a wish for one more instance to a ready one, ms: learned, with a machine's boot where one is needed; null: not yet known. */
+  leadTimeMs(id: ServiceId): number | null
+}
+
+export interface ForecastLoop extends Loop {
+  /**
+   * Demand of the service over the horizon (≤ 60 min; longer ones are cut), percent of one instance. null: it does not scale by forecast, its history
+   * is still being read, or no demand was measured for 15 minutes. Cheap: computed once a minute per service and horizon.
+   */
+  forecastOf(id: ServiceId, horizonMs: number): DemandForecast | null
+  /** Forecast at the service's own horizon: learned lead time + sampling interval. */
+  current(id: ServiceId): DemandForecast | null
+  /** How each forecaster did at that horizon; empty while nothing was observed. */
+  standings(id: ServiceId): readonly Standing[]
+  /** Services that are forecast, with their current forecasts. */
+  all(): Iterable<readonly [ServiceId, DemandForecast]>
+}
+
+const STEP_MS = 60_000
+const HOUR_MS = 60 * STEP_MS
+const DAY_MS = 24 * HOUR_MS
+export const LONGEST_HORIZON_MS = HOUR_MS
+/** Before a lead time is learned: an instance on a node that is there starts in less, and a cloud's usual machine boots in less. */
+const UNLEARNED_LEAD_MS = 3 * STEP_MS
+/** The history keeps minutes for 8 days and quarters of an hour beyond; four weeks of weekdays tell what is usual. */
+const MINUTES_KEPT_MS = 8 * DAY_MS
+const COARSE_STEP_MS = 15 * STEP_MS
+const LEARNED_MS = 28 * DAY_MS
+/** Read at once: about 5 ms of work, so that other loops are not held up by a start with thousands of services. */
+const PIECE_MS = 6 * HOUR_MS
+const PIECES_PER_RUN = 4
+/** The last samples of a minute are written shortly after it. */
+const SETTLE_MS = 3_000
+const STALE_MS = 15 * STEP_MS
+
+interface Series {
+  readonly key: string
+  readonly forecaster: DemandForecaster
+  /** End of what was fed, epoch ms; every minute before it was observed, or is missing. */
+  fedMs: number
+  /** The last minute that had demand. */
+  demandAtMs: number
+  readonly byHorizon: Map<number, DemandForecast | null>
+}
+
+export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
+  const { state, history, clock } = deps
+  const services = new Map<ServiceId, Series>()
+  const zones = new Map<string, CivilTime>()
+
+  const loop = createLoop({
+    name: 'forecast',
+    clock,
+    logger: deps.logger.with({ loop: 'forecast' }),
+    maxSleepMs: STEP_MS,
+    async run() {
+      const endMs = Math.floor((clock.now() - SETTLE_MS) / STEP_MS) * STEP_MS
+      const wanted = wantedServices()
+      for (const id of services.keys()) if (!wanted.has(id)) services.delete(id)
+      let pieces = PIECES_PER_RUN
+      for (const [id, rules] of wanted) {
+        const series = seriesOf(id, rules, endMs)
+        if (series.fedMs >= endMs) continue
+        while (series.fedMs < endMs && pieces > 0) {
+          if (endMs - series.fedMs > HOUR_MS) pieces -= 1
+          feed(id, series, Math.min(endMs, series.fedMs + PIECE_MS))
+        }
+        if (series.fedMs >= endMs) publish(id)
+      }
+      return pieces === 0 ? clock.now() : endMs + STEP_MS + SETTLE_MS
+    },
+  })
+
+  const wantedServices = () => {
+    const wanted = new Map<ServiceId, ScaleRules>()
+    for (const app of state.snapshot.all('app').values())
+      if (!app.removing)
+        for (const { name, mode, scale } of app.spec.services)
+          if (scale?.predict === 'auto' && mode !== 'global') wanted.set(serviceId(app.name, name), scale)
+    return wanted
+  }
+
+  /** Old history is read at once, being coarse: what is usual, from 28 to 8 days ago. */
+  const seriesOf = (id: ServiceId, rules: ScaleRules, endMs: number): Series => {
+    const zone = rules.schedules?.[0]?.timeZone ?? deps.timeZone
+    const known = services.get(id)
+    if (known?.key === zone) return known
+    const civil = zones.get(zone) ?? createCivilTime(zone)
+    zones.set(zone, civil)
+    const forecaster = createDemandForecaster({ stepMs: STEP_MS, timeZone: civil, horizonMs: LONGEST_HORIZON_MS })
+    const recentMs = Math.floor((endMs - MINUTES_KEPT_MS) / COARSE_STEP_MS) * COARSE_STEP_MS
+    const points = query(id, endMs - LEARNED_MS, endMs, COARSE_STEP_MS)
+    for (const { atMs, value } of points) if (atMs < recentMs) forecaster.learnUsual(atMs, COARSE_STEP_MS, value)
+    const firstMs = Math.max(recentMs, points[0]?.atMs ?? endMs - COARSE_STEP_MS)
+    const series = { key: zone, forecaster, fedMs: firstMs, demandAtMs: Number.NEGATIVE_INFINITY, byHorizon: new Map() }
+    services.set(id, series)
+    return series
+  }
+
+  const query = (id: ServiceId, fromMs: number, toMs: number, stepMs: number) =>
+    history.query({ subject: `service ${id}`, measure: 'demand' satisfies Measure, fromMs, toMs, stepMs })
+
+  const feed = (id: ServiceId, series: Series, toMs: number) => {
+    for (const { atMs, value } of query(id, series.fedMs, toMs, STEP_MS)) {
+      series.forecaster.observe(atMs, value)
+      series.demandAtMs = atMs
+    }
+    // A minute without demand has passed all the same: what comes next is one minute further on.
+    if (series.demandAtMs >= 0) series.forecaster.observe(toMs - STEP_MS, null)
+    series.fedMs = toMs
+    series.byHorizon.clear()
+  }
+
+  const forecastOf = (id: ServiceId, horizonMs: number): DemandForecast | null => {
+    const series = services.get(id)
+    if (series === undefined || clock.now() - series.demandAtMs > STALE_MS) return null
+    const steps = Math.max(1, Math.ceil(Math.min(horizonMs, LONGEST_HORIZON_MS) / STEP_MS))
+    let forecast = series.byHorizon.get(steps)
+    if (forecast === undefined) {
+      forecast = series.forecaster.forecast(steps * STEP_MS)
+      series.byHorizon.set(steps, forecast)
+    }
+    return forecast
+  }
+
+  const horizonOf = (id: ServiceId) => (deps.leadTimeMs(id) ?? UNLEARNED_LEAD_MS) + STEP_MS
+  const current = (id: ServiceId) => forecastOf(id, horizonOf(id))
+
+  const publish = (id: ServiceId) => {
+    const forecast = current(id)
+    if (forecast === null) return
+    const last = forecast.expected.length
+    history.record(
+      { subject: `service ${id}`, measure: 'forecast' },
+      forecast.atMs + last * STEP_MS,
+      forecast.expected[last - 1] ?? Number.NaN,
+    )
+  }
+
+  return {
+    name: loop.name,
+    start: loop.start,
+    poke: loop.poke,
+    stop: loop.stop,
+    forecastOf,
+    current,
+    standings: (id) => services.get(id)?.forecaster.standings(horizonOf(id)) ?? [],
+    *all() {
+      for (const id of services.keys()) {
+        const forecast = current(id)
+        if (forecast !== null) yield [id, forecast]
+      }
+    },
+  }
+}
