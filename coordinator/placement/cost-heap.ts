@@ -1,4 +1,4 @@
-/** A binary heap of small integers by cost, ties by the smaller integer. Items and costs are the caller's arrays. Pure. */
+/** A binary heap of small integers by cost, ties by `tie`. Items, costs and ties are the caller's arrays. Pure. */
 
 export interface CostHeap {
   readonly size: number
@@ -6,16 +6,15 @@ export interface CostHeap {
   top(): number
   /** Restores order after the top's cost changed. */
   topChanged(): void
-  /** Restores order after any costs changed. */
-  rebuild(): void
+  push(item: number): void
   dropTop(): void
 }
 
-/** Takes over `items`; `cost[item]` is read whenever order is restored. O(items). */
-export function costHeap(items: number[], cost: Float64Array): CostHeap {
+/** Takes over `items`; `cost[item]` and `tie[item]` are read whenever order is restored. O(items). */
+export function costHeap(items: number[], cost: readonly number[], tie: readonly number[]): CostHeap {
   const before = (a: number, b: number) => {
     const difference = (cost[a] ?? 0) - (cost[b] ?? 0)
-    return difference < 0 || (difference === 0 && a < b)
+    return difference < 0 || (difference === 0 && (tie[a] ?? 0) < (tie[b] ?? 0))
   }
   const sink = (start: number) => {
     const item = items[start] ?? 0
@@ -31,17 +30,25 @@ export function costHeap(items: number[], cost: Float64Array): CostHeap {
     }
     items[index] = item
   }
-  const rebuild = () => {
-    for (let index = (items.length >> 1) - 1; index >= 0; index -= 1) sink(index)
-  }
-  rebuild()
+  for (let index = (items.length >> 1) - 1; index >= 0; index -= 1) sink(index)
   return {
     get size() {
       return items.length
     },
     top: () => items[0] ?? -1,
     topChanged: () => sink(0),
-    rebuild,
+    push(item) {
+      let index = items.length
+      items.push(item)
+      while (index > 0) {
+        const parent = (index - 1) >> 1
+        const above = items[parent] ?? 0
+        if (!before(item, above)) break
+        items[index] = above
+        index = parent
+      }
+      items[index] = item
+    },
     dropTop() {
       const last = items.pop()
       if (last === undefined || items.length === 0) return

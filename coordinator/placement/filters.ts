@@ -4,7 +4,7 @@
  */
 import type { Constraint } from '../../shared/model/app.ts'
 import type { ServiceId } from '../../shared/model/identity.ts'
-import type { PlacementNode, PlacementRequest } from './model.ts'
+import type { Charge, PlacementNode, PlacementRequest } from './model.ts'
 
 /** What has been decided for a node earlier in the same plan, on top of what it was. */
 export interface NodeTally {
@@ -47,14 +47,17 @@ export const STATIC_FILTERS: readonly StaticFilter[] = [
   },
 ]
 
+/** The first resource that the node lacks for the charge; null when it has room. */
+export function shortOf(charge: Charge, tally: NodeTally): 'slots' | 'memory' | 'cpu' | 'disk' | null {
+  if (tally.slots < 1) return 'slots'
+  if (tally.memoryBytes < charge.memoryBytes) return 'memory'
+  if (tally.cpuMillis < charge.cpuMillis) return 'cpu'
+  return tally.diskBytes < charge.diskBytes ? 'disk' : null
+}
+
 /** Filters that depend on what else was placed. */
 export const TALLY_FILTERS: readonly TallyFilter[] = [
-  (request, tally) => {
-    if (tally.slots < 1) return 'slots'
-    if (tally.memoryBytes < request.charge.memoryBytes) return 'memory'
-    if (tally.cpuMillis < request.charge.cpuMillis) return 'cpu'
-    return tally.diskBytes < request.charge.diskBytes ? 'disk' : null
-  },
+  (request, tally) => shortOf(request.charge, tally),
   (request, tally) => {
     for (const port of request.hostPorts)
       if (tally.node.hostPorts.has(port) || tally.hostPorts?.has(port)) return `host port ${port}`
