@@ -50,9 +50,14 @@ const UNLEARNED_LEAD_MS = 3 * STEP_MS
 const MINUTES_KEPT_MS = 8 * DAY_MS
 const COARSE_STEP_MS = 15 * STEP_MS
 const LEARNED_MS = 28 * DAY_MS
-/** Read at once: about 5 ms of work, so that other loops are not held up by a start with thousands of services. */
+/**
+ * Read at once: about 5 ms of work. Other loops get their turn between runs, so that neither a start with thousands of services nor the
+ * end of a minute holds them up.
+ */
 const PIECE_MS = 6 * HOUR_MS
-const PIECES_PER_RUN = 4
+/** In what one minute of one service costs. */
+const WORK_OF_PIECE = 50
+const WORK_PER_RUN = 200
 /** The last samples of a minute are written shortly after it. */
 const SETTLE_MS = 3_000
 const STALE_MS = 15 * STEP_MS
@@ -81,17 +86,19 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
       const endMs = Math.floor((clock.now() - SETTLE_MS) / STEP_MS) * STEP_MS
       const wanted = wantedServices()
       for (const id of services.keys()) if (!wanted.has(id)) services.delete(id)
-      let pieces = PIECES_PER_RUN
+      let work = WORK_PER_RUN
       for (const [id, rules] of wanted) {
-        const series = seriesOf(id, rules, endMs)
+        if (work <= 0) return clock.now()
+        const { series, isNew } = seriesOf(id, rules, endMs)
+        if (isNew) work -= WORK_OF_PIECE
         if (series.fedMs >= endMs) continue
-        while (series.fedMs < endMs && pieces > 0) {
-          if (endMs - series.fedMs > HOUR_MS) pieces -= 1
+        while (series.fedMs < endMs && work > 0) {
+          work -= endMs - series.fedMs > HOUR_MS ? WORK_OF_PIECE : 1
           feed(id, series, Math.min(endMs, series.fedMs + PIECE_MS))
         }
         if (series.fedMs >= endMs) publish(id)
       }
-      return pieces === 0 ? clock.now() : endMs + STEP_MS + SETTLE_MS
+      return work <= 0 ? clock.now() : endMs + STEP_MS + SETTLE_MS
     },
   })
 
@@ -105,10 +112,10 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
   }
 
   /** Old history is read at once, being coarse: what is usual, from 28 to 8 days ago. */
-  const seriesOf = (id: ServiceId, rules: ScaleRules, endMs: number): Series => {
+  const seriesOf = (id: ServiceId, rules: ScaleRules, endMs: number): { readonly series: Series; readonly isNew: boolean } => {
     const zone = rules.schedules?.[0]?.timeZone ?? deps.timeZone
     const known = services.get(id)
-    if (known?.key === zone) return known
+    if (known?.key === zone) return { series: known, isNew: false }
     const civil = zones.get(zone) ?? createCivilTime(zone)
     zones.set(zone, civil)
     const forecaster = createDemandForecaster({ stepMs: STEP_MS, timeZone: civil, horizonMs: LONGEST_HORIZON_MS })
@@ -116,9 +123,9 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
     const points = query(id, endMs - LEARNED_MS, endMs, COARSE_STEP_MS)
     for (const { atMs, value } of points) if (atMs < recentMs) forecaster.learnUsual(atMs, COARSE_STEP_MS, value)
     const firstMs = Math.max(recentMs, points[0]?.atMs ?? endMs - COARSE_STEP_MS)
-    const series = { key: zone, forecaster, fedMs: firstMs, demandAtMs: Number.NEGATIVE_INFINITY, byHorizon: new Map() }
+    const series: Series = { key: zone, forecaster, fedMs: firstMs, demandAtMs: Number.NEGATIVE_INFINITY, byHorizon: new Map() }
     services.set(id, series)
-    return series
+    return { series, isNew: true }
   }
 
   const query = (id: ServiceId, fromMs: number, toMs: number, stepMs: number) =>

@@ -19,6 +19,8 @@ export interface HorizonScore {
   /** Share of the scored samples at which the contest trusted a winner. */
   readonly trusted: number
   readonly scored: number
+  /** Share of the scored samples after which demand stayed at or below the forecast's peak throughout the horizon. */
+  readonly peakCoverage: number
 }
 
 interface Sums {
@@ -34,7 +36,7 @@ export function scoreSeries(series: DemandSeries, horizonsMs: readonly number[])
   const from = Math.floor((points.length * 2) / 3)
   const scale = naiveError(points.slice(0, from).map(({ value }) => value))
   const forecaster = createDemandForecaster({ stepMs, timeZone: series.timeZone, horizonMs: Math.max(...horizonsMs) })
-  const results = horizonsMs.map((horizonMs) => ({ horizonMs, sums: new Map<string, Sums>(), trusted: 0, scored: 0 }))
+  const results = horizonsMs.map((horizonMs) => ({ horizonMs, sums: new Map<string, Sums>(), trusted: 0, scored: 0, peaks: 0 }))
   points.forEach(({ atMs, value }, i) => {
     forecaster.observe(atMs, value)
     for (const result of results) {
@@ -45,15 +47,17 @@ export function scoreSeries(series: DemandSeries, horizonsMs: readonly number[])
       if (forecast === null) continue
       result.scored += 1
       if (forecast.isTrusted) result.trusted += 1
+      if (!points.slice(i + 1, i + 1 + steps).some((point) => (point.value ?? 0) > forecast.peak)) result.peaks += 1
       for (const { method, expected, upper } of forecaster.standings(result.horizonMs))
         add(result.sums, method, expected, upper, actual)
       add(result.sums, 'contest', forecast.expected.at(-1) ?? Number.NaN, forecast.upper.at(-1) ?? Number.NaN, actual)
     }
   })
-  return results.map(({ horizonMs, sums, trusted, scored }) => ({
+  return results.map(({ horizonMs, sums, trusted, scored, peaks }) => ({
     horizonMs,
     trusted: trusted / scored,
     scored,
+    peakCoverage: peaks / scored,
     scores: new Map(
       [...sums].map(([method, { absolute, pinball, covered }]) => [
         method,
