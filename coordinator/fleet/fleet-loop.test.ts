@@ -27,6 +27,8 @@ interface Bed {
   state: State
   fleet: ReturnType<typeof createFleetLoop>
   observed: ReturnType<typeof fakeObserved>
+  /** What scaling expects; empty at first. */
+  predicted: { service: string; count: number }[]
   start(): Promise<void>
   crash(): Promise<void>
   ask(count: number, memoryBytes?: number): Promise<void>
@@ -218,6 +220,7 @@ async function makeBed(pools: readonly Pool[], config: Partial<FleetConfig> = {}
     cloud: clouds.get('fake') ?? ([...clouds.values()][0] as FakeProvider),
     clouds,
     observed: fakeObserved(),
+    predicted: [],
     state: undefined as unknown as State,
     fleet: undefined as unknown as Bed['fleet'],
     async start() {
@@ -236,6 +239,7 @@ async function makeBed(pools: readonly Pool[], config: Partial<FleetConfig> = {}
         random,
         ids: randomIds(random),
         config,
+        predicted: () => bed.predicted,
       })
       placement.start()
       bed.fleet.start()
@@ -558,5 +562,138 @@ describe('fleet loop', () => {
       expect(bed.cloud.live(), `crash after ${crashAfterMs}`).toHaveLength(0)
       expect(bed.nodes(), `crash after ${crashAfterMs}`).toHaveLength(0)
     }
+  })
+
+  it('§8.3: a machine slower than its pool’s p90 × 2 while work waits gets one stand-in elsewhere; the later one is cancelled', async () => {
+    const bed = await makeBed([pool('cheap', { max: 20 }), pool('dear', { priceUsdPerHour: 0.2 })], { minNodeAgeMs: 1e9 })
+    await bed.ask(12) // four machines teach that `cheap` takes half a minute
+    await bed.clock.advance(120_000)
+    expect(bed.fleet.machineLeadMs('cheap')).toBeGreaterThan(29_000)
+    expect(bed.fleet.machineLeadMs('dear')).toBeNull()
+    bed.cloud.levers.bootDelayOf.set('cheap', 400_000)
+    await bed.ask(1)
+    await bed.clock.advance(58_000)
+    expect(bed.cloud.live()).toHaveLength(5)
+    await bed.clock.advance(30_000)
+    expect(
+      bed.cloud
+        .live()
+        .map((machine) => machine.request.offering)
+        .at(-1),
+    ).toBe('dear')
+    expect((await bed.events('machine.requested')).at(-1)).toMatch(
+      /takes longer than 2 × its usual 3\d s while work waits: dear stands in/,
+    )
+    await bed.clock.advance(60_000)
+    expect(bed.placed()).toBe(13)
+    expect(bed.cloud.live()).toHaveLength(5)
+    expect((await bed.events('machine.terminating')).at(-1)).toContain('came first and holds what it was bought for')
+    expect(await bed.events('machine.requested')).toHaveLength(6)
+    await bed.clock.advance(600_000)
+    expect(bed.cloud.live()).toHaveLength(5)
+  })
+
+  it('§8.3: a slow machine that comes first after all keeps its work, and its stand-in is cancelled', async () => {
+    const bed = await makeBed([pool('cheap', { max: 20 }), pool('dear', { priceUsdPerHour: 0.2 })], { minNodeAgeMs: 1e9 })
+    await bed.ask(12)
+    await bed.clock.advance(120_000)
+    bed.cloud.levers.bootDelayOf.set('cheap', 80_000).set('dear', 300_000)
+    await bed.ask(1)
+    await bed.clock.advance(180_000)
+    expect(bed.placed()).toBe(13)
+    expect(new Set(bed.cloud.live().map((machine) => machine.request.offering))).toEqual(new Set(['cheap']))
+    expect(await bed.events('machine.requested')).toHaveLength(6)
+  })
+
+  it('B6: machines for forecast instances come ahead of demand, are kept for them, and go when nothing is expected any more', async () => {
+    const bed = await makeBed([pool('small')], { minNodeAgeMs: 60_000 })
+    await bed.ask(3)
+    await bed.clock.advance(120_000)
+    expect(bed.cloud.live()).toHaveLength(1)
+    bed.predicted = [{ service: 'shop/web', count: 6 }]
+    bed.fleet.poke()
+    await bed.clock.advance(600_000)
+    expect(bed.cloud.live()).toHaveLength(2)
+    expect((await bed.events('machine.requested')).at(-1)).toContain('room for shop/web, as forecast')
+    expect(bed.pending()).toBe(0)
+    await bed.ask(3)
+    await bed.clock.advance(1_000)
+    expect(bed.placed()).toBe(6)
+    expect(bed.cloud.live()).toHaveLength(2)
+    await bed.stopAll(3)
+    bed.predicted = []
+    await bed.clock.advance(900_000)
+    expect(bed.cloud.live()).toHaveLength(1)
+  })
+
+  it('§8.3: spare slots are bought for, and no node is given back that holds them', async () => {
+    const bed = await makeBed([pool('small')], { minNodeAgeMs: 60_000, spareSlots: 2, spareSlotMemoryBytes: 300 * MiB })
+    await bed.clock.advance(600_000)
+    expect(bed.cloud.live()).toHaveLength(1)
+    expect((await bed.events('machine.requested')).at(-1)).toContain('room for 2 spare slots')
+    await bed.ask(2)
+    await bed.clock.advance(600_000)
+    expect(bed.cloud.live()).toHaveLength(2)
+    expect(await bed.events('machine.requested')).toHaveLength(2)
+  })
+
+  it('§8.3: an interruption notice drains the node by its deadline, buys at once, and is not taken back', async () => {
+    const bed = await makeBed([pool('small')], { minNodeAgeMs: 1e9, reapIntervalMs: 10_000 })
+    await bed.ask(3)
+    await bed.clock.advance(120_000)
+    bed.cloud.interrupt(bed.cloud.live()[0]?.name ?? '', 120_000)
+    await bed.clock.advance(15_000)
+    const [node] = bed.nodes()
+    expect(node?.availability).toBe('draining')
+    expect(node?.drain?.by).toBe('cloud')
+    expect((node?.drain?.deadlineAtMs ?? 0) - bed.clock.now()).toBeLessThanOrEqual(120_000)
+    expect(bed.cloud.live()).toHaveLength(2) // before anything was moved
+    await bed.clock.advance(60_000)
+    await moveOff(bed, node?.id ?? '')
+    await bed.clock.advance(60_000)
+    expect(bed.placed()).toBe(3)
+    expect(bed.cloud.live()).toHaveLength(1)
+    expect(await bed.events('node.interrupted')).toHaveLength(1)
+  })
+
+  it('row 11: two pools that fit equally are not exchanged in fourteen hours of steady and of wavering demand', async () => {
+    const bed = await makeBed([pool('a'), pool('b')], { minNodeAgeMs: 60_000 })
+    await bed.ask(5)
+    await bed.clock.advance(14 * 3_600_000)
+    expect(await bed.events('machine.requested')).toHaveLength(2)
+    expect(await bed.events('node.draining')).toHaveLength(0)
+    for (let round = 0; round < 10; round += 1) {
+      await bed.stopAll(1)
+      await bed.clock.advance(300_000)
+      await bed.ask(1)
+      await bed.clock.advance(300_000)
+    }
+    expect(await bed.events('machine.requested')).toHaveLength(2)
+    expect(bed.placed()).toBe(5)
+  })
+
+  it('row 37: a jump of the wall clock ends no drain and prolongs none', async () => {
+    const bed = await makeBed([pool('small')], { minNodeAgeMs: 60_000, drainDeadlineMs: 300_000, entrySettleMs: 0 })
+    await bed.ask(6)
+    await bed.clock.advance(120_000)
+    await bed.keepPerNode(1)
+    await bed.clock.until(() => bed.nodes().some((node) => node.availability === 'draining'), 'a node drains', 900_000)
+    bed.clock.jumpWall(3_600_000)
+    await bed.clock.advance(60_000)
+    expect(await bed.events('node.drain-forced')).toHaveLength(0)
+    await bed.clock.advance(300_000)
+    expect((await bed.events('node.drain-forced')).length).toBeGreaterThan(0)
+  })
+
+  it('row 9: a cloud that always says "again" is not waited for alone: the next pool stands in', async () => {
+    const bed = await makeBed([pool('cheap', { provider: 'busy' }), pool('dear', { priceUsdPerHour: 0.2 })])
+    const busy = bed.clouds.get('busy')
+    if (!busy) throw new Error('no cloud')
+    busy.levers.failCalls = 1e9
+    await bed.ask(1)
+    await bed.clock.advance(180_000)
+    expect(bed.placed()).toBe(1)
+    expect(bed.clouds.get('fake')?.live()).toHaveLength(1)
+    expect(busy.createCalls.length).toBeLessThan(20)
   })
 })

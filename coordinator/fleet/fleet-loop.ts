@@ -276,7 +276,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     if (!node || !drain) return false
     if (drain.by !== 'fleet' || drain.reason.startsWith(BUDGET_REASON)) return false
     const machine = node.machineId === null ? undefined : state.snapshot.get('machine', node.machineId)
-    return node.availability === 'draining' && livenessOf(id) === 'live' && machine?.phase === 'joined'
+    const leaves = node.availability === 'draining' || node.availability === 'drained'
+    return leaves && livenessOf(id) === 'live' && machine?.phase === 'joined'
   }
 
   const handJoined = (): ReadonlyMap<string, number> => {

@@ -107,4 +107,53 @@ describe('consolidation', () => {
     expect(drained(plan(full, { hold: 'waiting', overBudget: 'too much' }))).toEqual(['a'])
     expect(drained(plan(full, { overBudget: 'too much' }, { min: 2 }))).toEqual([])
   })
+
+  it('gives nothing back whose price is not worth the moves', () => {
+    const nodes = [node('dear', 4), node('tiny', 3)]
+    const machines = nodes.map(
+      ({ id }) =>
+        ({
+          id: `m-${id}`,
+          pool: 'p',
+          phase: 'joined',
+          joinedAtMs: 0,
+          requestedAtMs: 0,
+          priceUsdPerHour: id === 'tiny' ? 0.01 : 1,
+        }) as MachineRecord,
+    )
+    const counted = nodes.map((each) => ({ ...each, services: new Map([['s/a', each.id === 'tiny' ? 3 : 4]]) }))
+    const input = {
+      machines,
+      machineOf: (id: string) => machines.find((machine) => machine.id === `m-${id}`),
+      headroomPercent: -100, // room enough: only the price is asked about
+    }
+    const result = plan(counted, input)
+    expect(drained(result)).toEqual(['dear'])
+    expect(result.reasons[0]).toEqual({
+      subject: 'tiny',
+      code: 'not-worth-it',
+      text: '1 % of the price for 43 % of the instances',
+    })
+    expect(drained(plan(counted, { ...input, minSavingsRatio: 0 }))).toEqual(['tiny'])
+  })
+
+  it('keeps room for what is expected, unless that does not fit now either', () => {
+    const two = [node('a', 1), node('b', 1)]
+    expect(drained(plan(two))).toEqual(['a'])
+    const ghosts = (count: number) => Array.from({ length: count }, (_, index) => ({ ...request(`~${index}`), group: '~' }))
+    const kept = plan(two, { ghosts: ghosts(4) })
+    expect(drained(kept)).toEqual([])
+    expect(kept.reasons[0]?.code).toBe('kept-free')
+    const huge = ghosts(1).map((ghost) => ({ ...ghost, charge: { ...ghost.charge, memoryBytes: 5000 } }))
+    expect(drained(plan(two, { ghosts: huge }))).toEqual(['a'])
+  })
+
+  it('gives several back at a time where that is allowed, each as if those before it had gone', () => {
+    const four = [node('a', 1), node('b', 1), node('c', 1), node('d', 1)]
+    expect(drained(plan(four, { room: 4 }))).toEqual(['a', 'b', 'c'])
+    expect(drained(plan(four, { room: 2 }))).toEqual(['a', 'b'])
+    const full = [node('a', 2), node('b', 2), node('c', 2)]
+    expect(drained(plan(full, { room: 3 }))).toEqual(['a'])
+    expect(drained(plan(four, { room: 4 }, { min: 3 }))).toEqual(['a'])
+  })
 })

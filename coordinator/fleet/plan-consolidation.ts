@@ -60,8 +60,9 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
 
   const candidates = input.nodes
     .filter((node) => node.closed === null)
-    .map((node) => ({ node, use: reservedUse(node) }))
-    .sort((a, b) => a.use - b.use || (a.node.id < b.node.id ? -1 : 1))
+    .map((node) => ({ node, isIdle: node.services.size === 0, use: reservedUse(node) }))
+    // One that only waits for its last instance to stop still has it reserved, and yet nothing there would have to move.
+    .sort((a, b) => Number(b.isIdle) - Number(a.isIdle) || a.use - b.use || (a.node.id < b.node.id ? -1 : 1))
   const actions: ConsolidationAction[] = []
   const give = (node: PlacementNode, pool: Pool, reason: string) => {
     actions.push({ kind: 'drain', nodeId: node.id, reason })

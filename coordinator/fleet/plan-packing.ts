@@ -111,9 +111,8 @@ function greedy(
     const open = kinds.filter(mayAdd)
     const tried = preferred && open.includes(preferred) ? [preferred, ...open.filter((kind) => kind !== preferred)] : open
     for (const kind of tried) {
-      const held = holdsOf(kind, heaps)
+      const { held, work } = holdsOf(kind, heaps)
       if (held.length === 0) continue
-      const work = workOf(held)
       const ratio = kind.pool.priceUsdPerHour / work
       if (choice === null || ratio < choice.ratio - 1e-12 || (Math.abs(ratio - choice.ratio) <= 1e-12 && work > choice.work))
         choice = { kind, requests: held, ratio, work }
@@ -141,15 +140,35 @@ function heapsOf(requests: readonly PlacementRequest[]): Map<string, Heap> {
   return heaps
 }
 
-/** What placement would put onto one new machine of that kind. */
-function holdsOf(kind: Kind, heaps: ReadonlyMap<string, Heap>): readonly PlacementRequest[] {
-  const offered: PlacementRequest[] = []
-  for (const { members, taken } of heaps.values()) {
-    const first = members[taken]
-    if (first) for (const request of members.slice(taken, taken + fitOf(first, kind.node))) offered.push(request)
+interface Content {
+  readonly held: readonly PlacementRequest[]
+  readonly work: number
+}
+
+/**
+ * What to put onto one new machine of that kind: what placement would, large ones first, or a mix in the proportions of all that
+ * waits, whichever is more work. The mix wins where some need CPU and others memory: large ones first would fill one of the two
+ * and leave the other empty.
+ */
+function holdsOf(kind: Kind, heaps: ReadonlyMap<string, Heap>): Content {
+  const waiting = [...heaps.values()].filter(({ members, taken }) => taken < members.length)
+  const first = ({ members, taken }: Heap) => members[taken] as PlacementRequest
+  const pack = (countOf: (heap: Heap) => number): Content => {
+    const offered = waiting.flatMap((heap) => heap.members.slice(heap.taken, heap.taken + countOf(heap)))
+    if (offered.length === 0) return { held: [], work: 0 }
+    const plan = planPlacement({ requests: offered, nodes: [kind.node], options: PACK })
+    const held = plan.assignments.map(({ request }) => request)
+    return { held, work: workOf(held) }
   }
-  if (offered.length === 0) return []
-  return planPlacement({ requests: offered, nodes: [kind.node], options: PACK }).assignments.map(({ request }) => request)
+  const largeFirst = pack((heap) => fitOf(first(heap), kind.node))
+  if (waiting.length < 2) return largeFirst
+  let share = 1
+  for (const key of ['cpuMillis', 'memoryBytes', 'diskBytes'] as const) {
+    const all = waiting.reduce((sum, heap) => sum + first(heap).charge[key] * (heap.members.length - heap.taken), 0)
+    if (all > 0) share = Math.min(share, kind.node.free[key] / all)
+  }
+  const mixed = pack((heap) => Math.min(fitOf(first(heap), kind.node), Math.ceil(share * (heap.members.length - heap.taken))))
+  return mixed.work > largeFirst.work + 1e-9 ? mixed : largeFirst
 }
 
 /** An upper bound for how many of its group the empty machine holds. */

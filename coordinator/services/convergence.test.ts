@@ -268,6 +268,22 @@ describe('services loop', () => {
     await cluster.stop()
   })
 
+  it('a copy on another node takes over only when it is ready; until then the one that is well stays', async () => {
+    const cluster = await modelCluster(2)
+    await cluster.deploy(spec())
+    await cluster.run(5)
+    const [old] = cluster.runs(WEB)
+    const from = old?.nodeId ?? ''
+    const to = from === 'n-1' ? 'n-2' : 'n-1'
+    cluster.watch = () => expect(cluster.ready(WEB).length).toBeGreaterThanOrEqual(1)
+    if (!old) throw new Error('nothing runs')
+    const copy = { ...old, id: 'shop/web/1/2', nodeId: to, replaces: old.id, moves: true as const }
+    await cluster.state.commit(cluster.state.change().put('assignments', to, { nodeId: to, instances: [copy] }))
+    await cluster.run(20)
+    expect([...cluster.state.snapshot.instances().values()].map(({ id, nodeId }) => [id, nodeId])).toEqual([['shop/web/1/2', to]])
+    await cluster.stop()
+  })
+
   it('row 43: a drain that finds no place keeps its instances; taken back, nothing is left of it', async () => {
     const cluster = await modelCluster(1)
     await cluster.deploy(spec())

@@ -29,7 +29,7 @@ export const FAULT_ROWS: readonly FaultRow[] = [
   { row: 8, fault: 'a deletion is not answered' },
   { row: 9, fault: 'no capacity, quota reached, too many calls' },
   { row: 10, fault: 'a machine is deleted at the console' },
-  { row: 11, fault: 'two pools fit equally well', gap: 'the choice is tested, not a long life without churn (elasticity)' },
+  { row: 11, fault: 'two pools fit equally well' },
   { row: 12, fault: 'some or all measurements are missing' },
   { row: 13, fault: 'a measurement is NaN, negative or absurd' },
   { row: 14, fault: 'the wanted count comes out as 0' },

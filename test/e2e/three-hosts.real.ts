@@ -4,11 +4,12 @@
  * each other; figures are printed as `figure: …`.
  */
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { EventView, InstanceView, MachineView, NodeView, ServiceView } from '../../coordinator/api/schemas.ts'
+import { buildAgentIfStale } from '../lab/agent-binary.ts'
 import { type CoordinatorProcess, startCoordinator } from '../lab/coordinator.ts'
 import { engineRequest, importTar } from '../lab/engine-api.ts'
 import { createHosts, type Host, type HostProcess, type Hosts, pause, until as untilPlain } from '../lab/hosts.ts'
@@ -23,7 +24,6 @@ const IMAGE = 'rubato-e2e/worker:1'
 const NET = '10.91.3'
 const PORT = 18080
 const FRONT = 'shop/front'
-const BINARY = join(ROOT, 'dist', 'rubato-agent-linux-x64')
 
 interface Container {
   readonly instance: string
@@ -50,13 +50,13 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
 
   beforeAll(async () => {
     await installPackages(say)
-    buildAgentIfStale()
+    const binary = buildAgentIfStale(say)
     dir = mkdtempSync(join(tmpdir(), 'rubato-e2e-'))
     const image = join(dir, 'image.tar')
     // A copy: another build must not change it under the running coordinator.
     const binaries = join(dir, 'dist')
     mkdirSync(binaries)
-    copyFileSync(BINARY, join(binaries, 'rubato-agent-linux-x64'))
+    copyFileSync(binary, join(binaries, 'rubato-agent-linux-x64'))
     writeNodeRootfs(image, join(ROOT, 'test', 'lab', 'worker.mjs'))
     const hasImage = (target: Host) => importTar(target.dockerSocket, image, IMAGE, NODE_IMAGE_COMMAND)
     lab = await createHosts({ id: 'rbe3', net: NET, bridgeNet: '10.93', count: 3, dir: join(dir, 'hosts') })
@@ -587,17 +587,4 @@ function figure(name: string, startedAt: number): void {
 function saw(what: string, report: RequestsReport): void {
   say(`figure: ${what}: ${report.ok} requests ok (${report.perSecond}/s), ${report.failed} failed`)
   for (const failure of report.failures) say(`  ${failure}`)
-}
-
-/** The binary that new hosts fetch must be that of the present sources. */
-function buildAgentIfStale(): void {
-  const newest = (folder: string): number =>
-    Math.max(
-      ...readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
-        .filter((name) => name.endsWith('.ts') && !name.endsWith('.test.ts'))
-        .map((name) => statSync(join(ROOT, folder, name)).mtimeMs),
-    )
-  if (existsSync(BINARY) && statSync(BINARY).mtimeMs >= Math.max(newest('agent'), newest('shared'))) return
-  say('building the agent …')
-  execFileSync(process.execPath, [join(ROOT, 'installer', 'build-binaries.ts'), '--native'], { cwd: ROOT, stdio: 'inherit' })
 }

@@ -14,6 +14,8 @@ export interface FakeMachine {
   readonly request: CreateMachine
   readonly createdAtMs: number
   state: 'starting' | 'running' | 'stopping'
+  /** When the cloud takes it away, once it has announced so: epoch ms. */
+  interruptionAtMs: number | null
 }
 
 export interface FakeProviderLevers {
@@ -21,6 +23,8 @@ export interface FakeProviderLevers {
   createDelayMs: number
   /** From creation to running. */
   bootDelayMs: number
+  /** The same for single offerings; others take `bootDelayMs`. */
+  readonly bootDelayOf: Map<string, number>
   /** From the order to absence. */
   deleteDelayMs: number
   /** A machine shows in lists only this long after its creation. */
@@ -52,6 +56,8 @@ export interface FakeProvider extends Provider {
   readonly createCalls: readonly string[]
   /** Removes a VM as a person at the console would. */
   destroy(name: string): void
+  /** Announces that the VM goes after `inMs`, and takes it away then. */
+  interrupt(name: string, inMs: number): void
   /** Puts up a VM that nobody ordered through `create`. */
   plant(machine: { readonly name: string; readonly tags: Readonly<Record<string, string>> }): FakeMachine
 }
@@ -74,6 +80,7 @@ export function fakeProvider(options: {
   const levers: FakeProviderLevers = {
     createDelayMs: 500,
     bootDelayMs: 30_000,
+    bootDelayOf: new Map(),
     deleteDelayMs: 5_000,
     listLagMs: 0,
     listMode: 'normal',
@@ -104,9 +111,10 @@ export function fakeProvider(options: {
       request,
       createdAtMs: clock.now(),
       state: 'starting',
+      interruptionAtMs: null,
     }
     machines.set(machine.id, machine)
-    clock.setTimer(levers.bootDelayMs, () => {
+    clock.setTimer(levers.bootDelayOf.get(request.offering) ?? levers.bootDelayMs, () => {
       if (!machines.has(machine.id) || machine.state !== 'starting') return
       machine.state = 'running'
       if (levers.neverJoins) return
@@ -118,7 +126,13 @@ export function fakeProvider(options: {
     })
     return machine
   }
-  const shown = ({ id, name, state, createdAtMs }: FakeMachine): CloudMachine => ({ id, name, state, createdAtMs })
+  const shown = ({ id, name, state, createdAtMs, interruptionAtMs }: FakeMachine): CloudMachine => ({
+    id,
+    name,
+    state,
+    createdAtMs,
+    ...(interruptionAtMs === null ? {} : { interruptionAtMs }),
+  })
   const named = (name: string) => [...machines.values()].find((machine) => machine.name === name)
 
   return {
@@ -182,6 +196,12 @@ export function fakeProvider(options: {
     destroy(name) {
       const machine = named(name)
       if (machine) remove(machine)
+    },
+    interrupt(name, inMs) {
+      const machine = named(name)
+      if (!machine) throw new Error(`there is no machine ${name}`)
+      machine.interruptionAtMs = clock.now() + inMs
+      clock.setTimer(inMs, () => remove(machine))
     },
     plant({ name, tags }) {
       return put({ name, pool: '', offering: '', image: '', zone: null, userData: '', tags, settings: {} })

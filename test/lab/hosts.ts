@@ -23,6 +23,8 @@ export interface Host {
   /** Power off: every process of it dies at once. */
   crash(): Promise<void>
   boot(): Promise<void>
+  /** Power off for good: its disk and its namespaces go too. */
+  remove(): Promise<void>
   readonly running: boolean
 }
 
@@ -96,12 +98,7 @@ export async function createHosts(options: {
       for (const host of hosts) await host.crash()
       removeLeftovers(id)
       removeCgroups(id)
-      for (const mount of readFileSync('/proc/self/mountinfo', 'utf8')
-        .split('\n')
-        .map((line) => line.split(' ')[4] ?? '')
-        .filter((path) => path.startsWith(`${dir}/`))
-        .reverse())
-        spawnSync('umount', ['-l', mount])
+      unmountBelow(dir)
       rmSync(dir, { recursive: true, force: true })
     },
   }
@@ -195,6 +192,12 @@ function makeHost(settings: HostSettings): Host {
       process.kill(pid, 'SIGKILL')
       await until(() => hostPids(id, name).length === 0, `every process of ${ns} to end`, 20_000, 25)
       rmSync(socket, { force: true })
+    },
+    async remove() {
+      await host.crash()
+      spawnSync('ip', ['netns', 'del', ns])
+      unmountBelow(dir)
+      rmSync(dir, { recursive: true, force: true })
     },
     async boot() {
       if (init !== null) return
@@ -306,6 +309,15 @@ function hostPids(id: string, name: string): readonly string[] {
   return spawnSync('sh', ['-c', `find '${root}' -name cgroup.procs -exec cat {} + 2>/dev/null`], { encoding: 'utf8' })
     .stdout.split('\n')
     .filter(Boolean)
+}
+
+function unmountBelow(dir: string): void {
+  for (const mount of readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '')
+    .filter((path) => path.startsWith(`${dir}/`))
+    .reverse())
+    spawnSync('umount', ['-l', mount])
 }
 
 function removeLeftovers(id: string): void {

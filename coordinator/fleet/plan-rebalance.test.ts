@@ -1,0 +1,112 @@
+import { describe, expect, it } from 'vitest'
+import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
+import { assumedNode } from '../placement/plan-offline.ts'
+import { planRebalance, type RebalanceInput } from './plan-rebalance.ts'
+
+const NOW = 10_000_000
+const CAPACITY = { cpuMillis: 10_000, memoryBytes: 10_000, diskBytes: 0, slots: 50 }
+
+function node(id: string, usedPercent: number, overrides: Partial<PlacementNode> = {}): PlacementNode {
+  const left = 100 - usedPercent
+  const free = { cpuMillis: left * 100, memoryBytes: left * 100, diskBytes: 0, slots: 50 }
+  return { ...assumedNode(id, CAPACITY), free, ...overrides }
+}
+
+function request(id: string, percent: number, overrides: Partial<PlacementRequest> = {}): PlacementRequest {
+  return {
+    id,
+    service: 's/a',
+    group: 's/a',
+    charge: { cpuMillis: percent * 100, memoryBytes: percent * 100, diskBytes: 0 },
+    rules: {
+      constraints: [],
+      spreadOver: [],
+      maxPerNode: null,
+      affinity: null,
+      tolerates: [],
+      pools: [],
+      strategy: null,
+      platform: null,
+      priority: 50,
+    },
+    hostPorts: [],
+    runtime: 'process',
+    images: [],
+    volumes: [],
+    home: null,
+    near: [],
+    avoid: [],
+    affinityRequired: false,
+    global: false,
+    ...overrides,
+  }
+}
+
+function plan(overrides: Partial<RebalanceInput>) {
+  return planRebalance(
+    {
+      nodes: [node('n-1', 90), node('n-2', 80), node('n-3', 0)],
+      joinedAtMsOf: (id) => (id === 'n-3' ? NOW - 60_000 : 0),
+      movableOn: (id) => (id === 'n-3' ? [] : [request(`s/a/${id.slice(2)}/1`, 20), request(`s/a/${id.slice(2)}0/1`, 10)]),
+      hold: null,
+      movedAtMs: [],
+      config: { rebalanceMovesPerHour: 2, rebalanceImbalancePercent: 40 },
+      ...overrides,
+    },
+    NOW,
+  )
+}
+
+describe('rebalancing', () => {
+  it('moves the largest that helps from the fullest node onto the one that joined, one at a time', () => {
+    expect(plan({}).actions).toEqual([expect.objectContaining({ kind: 'move', instance: 's/a/1/1', from: 'n-1', to: 'n-3' })])
+  })
+
+  it('leaves small imbalances, old nodes and a fleet that is busy alone', () => {
+    expect(plan({ nodes: [node('n-1', 39), node('n-3', 0)] }).actions).toEqual([])
+    expect(plan({ joinedAtMsOf: () => 0 }).actions).toEqual([])
+    const held = plan({ hold: 'shop/web is being updated' })
+    expect(held.actions).toEqual([])
+    expect(held.reasons[0]?.text).toBe('shop/web is being updated')
+    expect(plan({ config: { rebalanceMovesPerHour: 0, rebalanceImbalancePercent: 40 } }).actions).toEqual([])
+  })
+
+  it('keeps to the hour’s budget of moves and says when it goes on', () => {
+    const spent = plan({ movedAtMs: [NOW - 3_000_000, NOW - 100_000] })
+    expect(spent.actions).toEqual([])
+    expect(spent.reasons[0]?.code).toBe('rebalance-budget')
+    expect(spent.wakeAtMs).toBe(NOW + 600_000)
+    expect(plan({ movedAtMs: [NOW - 3_600_001, NOW - 100_000] }).actions).toHaveLength(1)
+  })
+
+  it('never moves past the middle, nor against a filter of placement', () => {
+    expect(plan({ nodes: [node('n-1', 60), node('n-3', 0)], movableOn: () => [request('s/a/1/1', 50)] }).actions).toEqual([])
+    const tainted = [node('n-1', 90), node('n-3', 0, { taints: ['gpu'] })]
+    expect(plan({ nodes: tainted }).actions).toEqual([])
+    expect(plan({ nodes: tainted }).reasons[0]?.code).toBe('rebalance-none')
+  })
+
+  it('liveness: repeated until nothing more is worth moving, it ends within the imbalance', () => {
+    const use = new Map([
+      ['n-1', [20, 20, 20, 20]],
+      ['n-2', [15, 15, 15, 15, 15]],
+      ['n-3', [] as number[]],
+    ])
+    for (let step = 0; step < 50; step += 1) {
+      const sum = (id: string) => (use.get(id) ?? []).reduce((total, each) => total + each, 0)
+      const { actions } = plan({
+        nodes: [...use.keys()].map((id) => node(id, sum(id))),
+        movableOn: (id) => (use.get(id) ?? []).map((percent, index) => request(`s/${id}/${index + 1}/1`, percent)),
+      })
+      const [action] = actions
+      if (!action) {
+        expect(step).toBeLessThan(6)
+        expect(Math.max(...[...use.keys()].map(sum)) - sum('n-3')).toBeLessThan(40)
+        return
+      }
+      const from = use.get(action.from) ?? []
+      use.get(action.to)?.push(...from.splice(Number(action.instance.split('/')[2]) - 1, 1))
+    }
+    throw new Error('it moves for ever')
+  })
+})
