@@ -221,7 +221,7 @@ export const coordinatorSettings = {
   'liveness.reportInterval': durationSetting({ doc: 'How often agents report use and load.', default: '2s' }, 100),
   keysStaleAfter: durationSetting({ doc: 'How long an agent without a coordinator goes on authorizing.', default: '24h' }),
   'history.maxBytes': bytesSetting(
-    { doc: 'Size of the file that keeps measured values; the oldest of the finest go first.', default: '512M' },
+    { doc: 'Size of the file that keeps measured values; the oldest of the finest go first.', default: '1G' },
     { min: 2 ** 20 },
   ),
   'forecast.timeZone': textSetting({

@@ -1,6 +1,6 @@
 /**
  * The file of the history: opening it, its tables, its statements. Apart from the state's file, so that no fault of it reaches the
- * state. A file that is damaged, no database, or of a newer version is set aside under a name of its own and a new one begun.
+ * state. A file that is damaged, no database, or of a newer version can be set aside, under a name of its own, for a new one to begin.
  *
  * `blocks.id` is level, block number and series in one whole number (2 + 24 + 24 bits). So the blocks that are being written lie
  * side by side (few pages change per flush), what expires is one range, and a query of one series is a few look-ups by key.
@@ -8,7 +8,6 @@
 import { chmodSync, closeSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
-import { sqliteFaultOf } from '../../state/sqlite/sqlite-errors.ts'
 
 /** Raised with every change of tables or packing. */
 const SCHEMA_VERSION = 1
@@ -38,8 +37,6 @@ export interface StoredSeries {
 }
 
 export interface HistoryFile {
-  /** What was set aside because it could not be used; null: nothing. */
-  readonly setAside: string | null
   /** Runs `work` as one transaction: all of it is kept, or nothing and the error is thrown. */
   atomically(work: () => void): void
   block(id: number): Uint8Array | null
@@ -58,25 +55,25 @@ export interface HistoryFile {
   setMark(name: string, value: number): void
   /** Bytes in use: without free pages. */
   usedBytes(): number
-  readonly isOverFull: () => boolean
+  isOverFull(): boolean
   close(): void
 }
 
-/** `path` may be `:memory:`. Throws when neither the file nor a new one in its place can be opened. */
+/** `path` may be `:memory:`. Throws what SQLite throws, or NewerFileError; nothing is left open then. */
 export function openHistoryFile(path: string, maxBytes: number): HistoryFile {
-  try {
-    return wrap(openDatabase(path, maxBytes), maxBytes, null)
-  } catch (error) {
-    const fault = error instanceof NewerFileError ? 'newer' : sqliteFaultOf(error)
-    if (path === ':memory:' || (fault !== 'damaged' && fault !== 'newer')) throw error
-    const aside = `${path}.${fault}`
-    renameSync(path, aside)
-    for (const suffix of ['-wal', '-shm']) rmSync(`${path}${suffix}`, { force: true })
-    return wrap(openDatabase(path, maxBytes), maxBytes, aside)
-  }
+  return wrap(openDatabase(path, maxBytes), maxBytes)
 }
 
-class NewerFileError extends Error {}
+/** Written by a version that packs or lays out differently. */
+export class NewerFileError extends Error {}
+
+/** Renames a closed file, in place of an earlier one that was set aside for the same reason. Returns its new path. */
+export function setFileAside(path: string, reason: 'damaged' | 'newer'): string {
+  const aside = `${path}.${reason}`
+  renameSync(path, aside)
+  for (const suffix of ['-wal', '-shm']) rmSync(`${path}${suffix}`, { force: true })
+  return aside
+}
 
 function openDatabase(path: string, maxBytes: number): DatabaseSync {
   if (path !== ':memory:') {
@@ -113,7 +110,7 @@ function pragma(database: DatabaseSync, name: string): number {
   return Number(Object.values(database.prepare(`PRAGMA ${name}`).get() ?? {})[0] ?? 0)
 }
 
-function wrap(database: DatabaseSync, maxBytes: number, setAside: string | null): HistoryFile {
+function wrap(database: DatabaseSync, maxBytes: number): HistoryFile {
   const limitBytes = Math.max(MIN_BYTES, maxBytes)
   const pageBytes = pragma(database, 'page_size')
   const sql = (text: string): StatementSync => database.prepare(text)
@@ -139,7 +136,6 @@ function wrap(database: DatabaseSync, maxBytes: number, setAside: string | null)
   const usedBytes = () => (number(pages) - number(freePages)) * pageBytes
 
   return {
-    setAside,
     atomically(work) {
       begin.run()
       try {

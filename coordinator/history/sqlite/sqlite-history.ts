@@ -6,7 +6,6 @@
  * Lost in a crash: what came since the last flush. `synchronous=NORMAL`: a power cut may take the last seconds before it too, never
  * the file.
  */
-import { renameSync, rmSync } from 'node:fs'
 import type { Clock } from '../../../shared/clock.ts'
 import { messageOf } from '../../../shared/errors.ts'
 import type { Logger } from '../../../shared/logger.ts'
@@ -17,7 +16,7 @@ import { compareSeries, MAX_SERIES, SeriesIndex } from '../series-index.ts'
 import type { HistoryBackend, Measure, Point, SeriesId } from '../series.ts'
 import { type BlockKeeper, createBlockKeeper, type Part } from './block-keeper.ts'
 import { HeldPoints, MAX_HELD } from './held-points.ts'
-import { type HistoryFile, openHistoryFile } from './history-file.ts'
+import { type HistoryFile, NewerFileError, openHistoryFile, setFileAside } from './history-file.ts'
 
 export interface SqliteHistoryOptions {
   /** The file, or `:memory:`. */
@@ -83,24 +82,36 @@ export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend
 
   const open = () => {
     try {
-      file = openHistoryFile(path, maxBytes)
-      keeper = createBlockKeeper(file)
-      for (const live of index.values()) live.isStored = false
-      for (const { number, subject, measure, lastMs } of file.series()) {
-        nextNumber = Math.max(nextNumber, number + 1)
-        const id: SeriesId = { subject, measure: measure as Measure }
-        const known = index.find(id)
-        if (known === undefined) index.add(liveOf(id, number, lastMs, true))
-        else Object.assign(known, { number, isStored: true })
-      }
-      // What was recorded while there was no file may have a number that the file gave to another series.
-      for (const live of index.values()) if (!live.isStored) live.number = nextNumber++
-      if (file.setAside !== null) logger.warn('the history could not be read and begins anew', { path, setAside: file.setAside })
+      load()
       fail(null)
     } catch (error) {
-      close()
+      const aside = closeFor(error)
       fail(`${path} cannot be opened: ${messageOf(error)}`)
+      if (aside === null) return
+      try {
+        load()
+        // Stands until the first flush: what was kept before is gone, and somebody should hear of it.
+        fail(`${path} could not be read and begins anew; what it was is in ${aside}`)
+      } catch (again) {
+        close()
+        fail(`${path} cannot be opened: ${messageOf(again)}`)
+      }
     }
+  }
+
+  const load = () => {
+    file = openHistoryFile(path, maxBytes)
+    keeper = createBlockKeeper(file)
+    for (const live of index.values()) live.isStored = false
+    for (const { number, subject, measure, lastMs } of file.series()) {
+      nextNumber = Math.max(nextNumber, number + 1)
+      const id: SeriesId = { subject, measure: measure as Measure }
+      const known = index.find(id)
+      if (known === undefined) index.add(liveOf(id, number, lastMs, true))
+      else Object.assign(known, { number, isStored: true })
+    }
+    // What was recorded while there was no file may have a number that the file gave to another series.
+    for (const live of index.values()) if (!live.isStored) live.number = nextNumber++
   }
 
   const close = () => {
@@ -113,23 +124,25 @@ export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend
     keeper = null
   }
 
-  /** Says what went wrong; a damaged file is set aside, so that the next flush begins a new one. */
+  /** Closes the file after an error; one that is damaged, or not for us, is set aside. Returns where it went; null: nowhere. */
+  const closeFor = (error: unknown): string | null => {
+    close()
+    const reason = error instanceof NewerFileError ? 'newer' : sqliteFaultOf(error) === 'damaged' ? 'damaged' : null
+    if (reason === null || path === ':memory:') return null
+    try {
+      return setFileAside(path, reason)
+    } catch (renameError) {
+      logger.warn('a history that cannot be read cannot be set aside', { path, error: messageOf(renameError) })
+      return null
+    }
+  }
+
+  /** Says what went wrong. The next flush opens the file again, or begins a new one. */
   const suffer = (error: unknown) => {
     const kind = sqliteFaultOf(error)
-    if (kind === 'full') {
-      fail(`there is no room for the history: ${messageOf(error)}`)
-      return
-    }
-    fail(`the history's file failed: ${messageOf(error)}`)
-    if (kind === 'other' || path === ':memory:') return
-    close()
-    if (kind !== 'damaged') return
-    try {
-      renameSync(path, `${path}.damaged`)
-      for (const suffix of ['-wal', '-shm']) rmSync(`${path}${suffix}`, { force: true })
-    } catch (renameError) {
-      logger.warn('the damaged history cannot be set aside', { path, error: messageOf(renameError) })
-    }
+    fail(`${kind === 'full' ? 'there is no room for the history' : 'the history’s file failed'}: ${messageOf(error)}`)
+    // After a full disk the file is as good as before. What is no fault of the disk would come again with every opening.
+    if (kind !== 'full' && kind !== 'other' && path !== ':memory:') closeFor(error)
   }
 
   const liveFor = (id: SeriesId): Live | null => {
