@@ -83,6 +83,7 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
         }
       },
       forecast: (service) => coordinator.forecasts.current(service),
+      forecasters: (service) => coordinator.forecasts.standings(service),
       placement(instance) {
         const explanation = placement.explanation(instance)
         if (explanation === null) return null

@@ -14,6 +14,7 @@ import type { Reason } from '../../shared/plan.ts'
 import type { JoinRequest, JoinResponse } from '../../shared/protocol/join.ts'
 import type { AppPolicy } from '../apps/context.ts'
 import type { History } from '../history/series.ts'
+import type { Standing } from '../forecast/contest.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
@@ -133,6 +134,8 @@ export interface Explanations {
   scaling(service: ServiceId): ScalingExplanation | null
   /** What demand is expected of a service within its lead time; null when it is not forecast. */
   forecast(service: ServiceId): DemandForecast | null
+  /** How each forecaster of that service did lately; empty when it is not forecast. */
+  forecasters(service: ServiceId): readonly Standing[]
   /** Why an instance fits nowhere, as one sentence; null when it has a place or was not looked at. */
   placement(instance: InstanceId): string | null
   /** The machine that a waiting instance waits for. */

@@ -2,6 +2,7 @@
 import type { ServiceSpec } from '../../shared/model/app.ts'
 import { serviceId } from '../../shared/model/identity.ts'
 import type { Reason } from '../../shared/plan.ts'
+import type { Standing } from '../forecast/contest.ts'
 import type { AppRecord, InstanceRecord } from '../state/objects.ts'
 import type { ApiDeps } from './deps.ts'
 import type { ExplanationView, ForecastView } from './schemas.ts'
@@ -26,7 +27,10 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
   const scaling = explain.scaling(id)
   if (scaling) reasons.push(...scaling.reasons)
   else if (view.scale && view.pinned === null) say('not-decided', 'Scaling has not looked at it since the coordinator started.')
-  if (view.forecast) say('forecast', describeForecast(view.forecast))
+  if (view.forecast) {
+    say('forecast', describeForecast(view.forecast))
+    if (view.forecast.errorVsPersistence !== null) say('forecasters', describeContest(explain.forecasters(id)))
+  }
   if (view.lastScale) say('last-scale', `Last step: ${view.lastScale.from} to ${view.lastScale.to}, ${view.lastScale.reason}`)
   const rollout = view.rollout
   if (rollout && rollout.phase !== 'completed') {
@@ -69,6 +73,12 @@ function describeForecast({ method, trusted, horizonMs, peakPercent, errorVsPers
   return errorVsPersistence === null
     ? 'No forecast yet: a day of demand must be seen first.'
     : `No forecast is used: nothing told its demand of the next ${minutes} min better than "as it is now" lately.`
+}
+
+function describeContest(standings: readonly Standing[]): string {
+  const errors = standings.flatMap(({ method, errorVsPersistence: error }) => (error === null ? [] : [{ method, error }]))
+  const sorted = errors.sort((a, b) => a.error - b.error)
+  return `Errors of the forecasters over the last days: ${sorted.map(({ method, error }) => `${method} ${error.toFixed(2)}`).join(', ')}.`
 }
 
 /** Services of the app that this one requires first and that have fewer ready or completed instances than they want. */
