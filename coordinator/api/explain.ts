@@ -5,7 +5,7 @@ import type { Reason } from '../../shared/plan.ts'
 import type { Standing } from '../forecast/contest.ts'
 import type { AppRecord, InstanceRecord } from '../state/objects.ts'
 import type { ApiDeps } from './deps.ts'
-import type { ExplanationView, ForecastView } from './schemas.ts'
+import type { ExplanationView, ForecastView, JobView } from './schemas.ts'
 import { viewInstance, viewService } from './views.ts'
 
 type ExplainDeps = Pick<ApiDeps, 'state' | 'observed' | 'explain'>
@@ -22,6 +22,7 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
 
   if (app.removing) say('removing', `The app ${app.name} is being removed.`)
   if (view.pinned !== null) say('pinned', `Pinned at ${view.pinned} by hand: "rubato scale ${id}=auto" hands it back to scaling.`)
+  else if (view.job !== null) sayJob(view.job, say)
   else if (spec.mode === 'global') say('global', 'Runs once on each node that suits it (mode: global).')
   else if (view.scale === null) say('fixed', `The app file asks for ${spec.replicas}; there is no x-rubato.scale.`)
   const scaling = explain.scaling(id)
@@ -118,4 +119,15 @@ export function explainInstance(deps: ExplainDeps, record: InstanceRecord): Expl
         : `${view.phase} on ${record.nodeId}${view.healthy || view.phase !== 'ready' ? '' : ', unhealthy'}`,
     reasons,
   }
+}
+
+function sayJob(job: JobView, say: (code: string, text: string) => void): void {
+  const [latest] = job.runs
+  if (latest === undefined) say('job', 'It is a job that has not run yet.')
+  else {
+    const why = latest.message === '' ? '' : `: ${latest.message}`
+    say('job', `Run ${latest.id} is ${latest.outcome}, ${latest.succeeded} of ${latest.completions} completed${why}.`)
+  }
+  if (job.nextRunAtMs !== null)
+    say('job-next', `Next run at ${new Date(job.nextRunAtMs).toISOString()} (${job.cron}, ${job.timeZone}).`)
 }

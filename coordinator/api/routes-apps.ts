@@ -231,6 +231,11 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
     },
     async ({ params, query, body, actor }) => {
       const { app, spec } = serviceOf(params.app, params.service)
+      if (spec.job !== undefined) {
+        throw new InputError('A job cannot be scaled.', [
+          { path: '/replicas', message: 'replicas of a job are the completions it needs; change them in the app file' },
+        ])
+      }
       if (spec.mode === 'global') {
         throw new InputError('A global service cannot be scaled.', [
           { path: '/replicas', message: 'this service runs once per node (mode: global); add or drain nodes instead' },

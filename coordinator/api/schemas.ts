@@ -52,6 +52,31 @@ export const forecastView = z
   .openapi('Forecast')
 export type ForecastView = z.infer<typeof forecastView>
 
+export const jobView = z.object({
+  completions: z.number(),
+  parallelism: z.number(),
+  retries: z.number(),
+  deadlineMs: z.number().nullable(),
+  cron: z.string().nullable(),
+  timeZone: z.string().nullable(),
+  /** The first scheduled time not yet decided; null without cron. */
+  nextRunAtMs: z.number().nullable(),
+  /** Newest first. */
+  runs: z.array(
+    z.object({
+      id: z.string(),
+      scheduledAtMs: z.number().nullable(),
+      startedAtMs: z.number(),
+      endedAtMs: z.number().nullable(),
+      outcome: z.enum(['running', 'succeeded', 'failed', 'cancelled', 'skipped', 'missed']),
+      message: z.string(),
+      completions: z.number(),
+      succeeded: z.number(),
+    }),
+  ),
+})
+export type JobView = z.infer<typeof jobView>
+
 export const serviceView = z
   .object({
     id: z.string(),
@@ -75,6 +100,8 @@ export const serviceView = z
     /** What its demand is expected to be within its lead time; null: it is not forecast. */
     forecast: forecastView.nullable(),
     lastScale: z.object({ atMs: z.number(), from: z.number(), to: z.number(), reason: z.string() }).nullable(),
+    /** null: it goes on running. Of a job `desired` and `completed` are those of its run. */
+    job: jobView.nullable(),
   })
   .openapi('Service')
 export type ServiceView = z.infer<typeof serviceView>

@@ -8,6 +8,7 @@ import type { AppRecord, InstanceRecord, ServiceRecord } from '../state/objects.
 import { isRoutable, type Observed } from '../state/observed.ts'
 import { wantedCount } from '../services/service-plan.ts'
 import type { Snapshot } from '../state/state.ts'
+import { hasFailed, viewJob } from './view-job.ts'
 import type { AppView, ForecastView, InstanceView, MachineView, NodeView, PoolView, ServiceView } from './schemas.ts'
 
 export interface World {
@@ -89,6 +90,7 @@ export function viewService(world: World, app: AppRecord, spec: ServiceSpec): Se
     }
   }
   const { scale } = spec
+  const work = viewJob(spec, record)
   return {
     id,
     app: app.name,
@@ -96,11 +98,13 @@ export function viewService(world: World, app: AppRecord, spec: ServiceSpec): Se
     image: spec.unit.containers[0]?.image ?? '',
     mode: spec.mode,
     // What is wanted now: a pin counts before what scaling would have.
-    desired: record === undefined ? spec.replicas : spec.mode === 'global' ? record.desired : wantedCount(spec, record),
+    desired:
+      work?.desired ??
+      (record === undefined ? spec.replicas : spec.mode === 'global' ? record.desired : wantedCount(spec, record)),
     pinned: record?.pinned ?? null,
     ready,
     updated,
-    completed,
+    completed: work?.completed ?? completed,
     running,
     pending,
     loadPercent: loads === 0 ? null : loadSum / loads,
@@ -109,6 +113,7 @@ export function viewService(world: World, app: AppRecord, spec: ServiceSpec): Se
     ports: spec.published.map(({ port, containerPort, protocol, mode }) => ({ port, containerPort, protocol, mode })),
     rollout: record?.rollout ?? null,
     lastScale: record?.lastScale ?? null,
+    job: work?.job ?? null,
   }
 }
 
@@ -120,7 +125,9 @@ function viewForecast(forecast: DemandForecast | null): ForecastView | null {
 
 export function viewApp(world: World, app: AppRecord): AppView {
   const services = app.spec.services.map((spec) => viewService(world, app, spec))
-  const failing = services.some(({ rollout }) => rollout?.phase === 'failed' || rollout?.phase === 'paused')
+  const failing = services.some(
+    ({ rollout, job }) => rollout?.phase === 'failed' || rollout?.phase === 'paused' || (job !== null && hasFailed(job)),
+  )
   const moving = services.some(
     ({ updated, completed, desired, rollout }) =>
       updated + completed < desired ||

@@ -272,15 +272,18 @@ export function judge(app: AppView, revision: number): Verdict {
       service: first,
     }
   }
-  for (const { id, rollout } of app.services) {
+  for (const { id, rollout, job } of app.services) {
+    const run = job?.cron === null ? job.runs[0] : undefined
+    if (run?.outcome === 'failed') return { kind: 'failed', text: `job ${id} has failed: ${run.message}`, service: id }
     if (!rollout || rollout.toRevision < revision) continue
     if (rollout.phase === 'failed' || rollout.phase === 'rolling-back' || rollout.phase === 'paused') {
       return { kind: 'failed', text: `the update of ${id} is ${rollout.phase}. ${rollout.message}`, service: id }
     }
   }
   const open = app.services.filter(
-    ({ updated, completed, desired, rollout }) =>
-      updated + completed < desired || (rollout !== null && rollout.phase !== 'completed' && rollout.phase !== 'failed'),
+    ({ updated, completed, desired, rollout, job }) =>
+      (updated + completed < desired && (job === null || job.cron === null)) ||
+      (rollout !== null && rollout.phase !== 'completed' && rollout.phase !== 'failed'),
   )
   const worst = open[0]
   if (!worst) return { kind: 'ready' }
@@ -372,9 +375,9 @@ const SERVICE_COLUMNS: readonly Column<ServiceView>[] = [
   { title: 'SERVICE', value: ({ id }) => id, shrinkTo: 12 },
   {
     title: 'READY',
-    value: ({ ready, desired }) => `${ready}/${desired}`,
+    value: ({ ready, completed, desired, job }) => `${job === null ? ready : completed}/${desired}`,
     align: 'right',
-    style: ({ ready, desired }) => (ready >= desired ? 'good' : 'warn'),
+    style: ({ ready, completed, desired, job }) => ((job === null ? ready : completed) >= desired ? 'good' : 'warn'),
   },
   { title: 'LOAD', value: ({ loadPercent }) => percent(loadPercent), align: 'right' },
   { title: 'SCALE', value: scaleText },
@@ -383,11 +386,25 @@ const SERVICE_COLUMNS: readonly Column<ServiceView>[] = [
     value: ({ ports }) => ports.map(({ port, containerPort }) => `${port}→${containerPort}`).join(',') || '-',
     shrinkTo: 6,
   },
-  { title: 'UPDATE', value: ({ rollout }) => rollout?.phase ?? '-' },
+  { title: 'UPDATE', value: ({ rollout, job }) => jobText(job) ?? rollout?.phase ?? '-' },
   { title: 'IMAGE', value: ({ image }) => image, shrinkTo: 10 },
 ]
 
-function scaleText({ pinned, scale, mode }: ServiceView): string {
+/** How its latest run stands, and when the next one is due; null for a service that goes on running. */
+function jobText(job: ServiceView['job']): string | null {
+  if (job === null) return null
+  const [latest] = job.runs
+  const state =
+    latest === undefined
+      ? 'not run yet'
+      : latest.outcome === 'running'
+        ? `running ${latest.succeeded}/${latest.completions}`
+        : latest.outcome
+  return job.nextRunAtMs === null ? state : `${state}, next ${new Date(job.nextRunAtMs).toISOString().slice(0, 16)}Z`
+}
+
+function scaleText({ pinned, scale, mode, job }: ServiceView): string {
+  if (job !== null) return 'job'
   if (pinned !== null) return 'pinned'
   if (mode === 'global') return 'global'
   return scale === null ? 'fixed' : `${scale.min}-${scale.max}`

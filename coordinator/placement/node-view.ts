@@ -91,13 +91,20 @@ export function requestOfRecord(record: InstanceRecord, snapshot: Snapshot, char
   const spec = specOfInstance(snapshot.get('app', identity.app), record)
   if (!spec) return null
   const home = volumesOf(identity.app, spec.unit).length > 0 ? homeOf(record, snapshot) : null
-  return requestOf(record.id, {
+  const request = requestOf(record.id, {
     app: identity.app,
     spec,
     revision: record.revision,
     home,
     ...(chargeOf ? { chargeOf } : {}),
   })
+  return spec.mode === 'global' && record.job !== undefined ? onlyOn(request, record.job.key) : request
+}
+
+/** A part of a global job is for one node; parts of two runs may share it. */
+function onlyOn(request: PlacementRequest, nodeId: NodeId): PlacementRequest {
+  const constraints = [...request.rules.constraints, { attribute: 'node.id', operator: '==', value: nodeId } as const]
+  return { ...request, group: `${request.group}@${nodeId}`, rules: { ...request.rules, constraints, maxPerNode: null } }
 }
 
 /**

@@ -76,6 +76,7 @@ export function applyActions(
           placedAtMs: null,
           stopAtMs: null,
           replaces: action.replaces,
+          ...(action.job === undefined ? {} : { job: action.job }),
         }
         record = { ...withGeneration(record, action.slot, generation), pending: [...record.pending, created] }
         bytes += 400
@@ -105,6 +106,10 @@ export function applyActions(
       case 'set-completed':
         record = { ...record, completed: { ...record.completed, [action.slot]: action.specHash } }
         tell('instance.completed', `${service.id}/${action.slot}`, 'ran to its end')
+        break
+      case 'set-job':
+        record = { ...record, job: action.job }
+        for (const { type, message, severity } of action.events) tell(type, service.id, message, severity)
         break
       case 'rollback-app': {
         const target = app.history.find((entry) => entry.revision === action.toRevision)

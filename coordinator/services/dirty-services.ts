@@ -27,6 +27,11 @@ export function createDirtyServices(state: State, observed: Observed): DirtyServ
     const [app = ''] = id.split('/')
     apps.add(app)
   }
+  const markDependants = (id: ServiceId) => {
+    const [app = '', name = ''] = id.split('/')
+    for (const other of state.snapshot.get('app', app)?.spec.services ?? [])
+      if (other.dependsOn.some((dependency) => dependency.service === name)) services.add(serviceId(app, other.name))
+  }
   const markApp = (name: string) => {
     apps.add(name)
     for (const service of state.snapshot.get('app', name)?.spec.services ?? []) services.add(serviceId(name, service.name))
@@ -64,8 +69,11 @@ export function createDirtyServices(state: State, observed: Observed): DirtyServ
     },
     onState(change) {
       for (const { kind, key } of change.keys) {
-        if (kind === 'service') markService(key)
-        else if (kind === 'app') markApp(key)
+        if (kind === 'service') {
+          markService(key)
+          // What a job has completed is in its record.
+          markDependants(key)
+        } else if (kind === 'app') markApp(key)
         else if (kind === 'assignments') readNode(key)
         else if (kind === 'node') {
           nodeKeys.set(key, nodeKey(key))
@@ -79,9 +87,7 @@ export function createDirtyServices(state: State, observed: Observed): DirtyServ
       for (const id of change.instances) {
         const service = serviceIdOf(id)
         markService(service)
-        const [app = '', name = ''] = service.split('/')
-        for (const other of state.snapshot.get('app', app)?.spec.services ?? [])
-          if (other.dependsOn.some((dependency) => dependency.service === name)) services.add(serviceId(app, other.name))
+        markDependants(service)
       }
       for (const nodeId of change.nodes) {
         const key = nodeKey(nodeId)

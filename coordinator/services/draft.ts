@@ -5,7 +5,7 @@
 import type { ServiceSpec } from '../../shared/model/app.ts'
 import { parseInstanceId } from '../../shared/model/identity.ts'
 import { earliest, type Reason } from '../../shared/plan.ts'
-import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
+import type { InstanceRecord, JobTask, ServiceRecord } from '../state/objects.ts'
 import {
   hasVolumes,
   isNodeLost,
@@ -110,7 +110,7 @@ export function retire(draft: Draft, member: Member, why: string): void {
 }
 
 /** A new instance in `slot`, in the place of `old` if given, running the spec of `hash` if that is still kept. */
-export function create(draft: Draft, slot: number, old: InstanceRecord | null, hash: string, why: string): void {
+export function create(draft: Draft, slot: number, old: InstanceRecord | null, hash: string, why: string, job?: JobTask): void {
   const kept = revisionWithHash(draft.input.app, draft.spec.name, hash)
   if (draft.running.has(slot)) draft.replacing.add(slot)
   else draft.created.add(slot)
@@ -121,6 +121,7 @@ export function create(draft: Draft, slot: number, old: InstanceRecord | null, h
     specHash: kept === null ? draft.spec.specHash : hash,
     replaces: old?.id ?? null,
     reason: why,
+    ...(job === undefined ? {} : { job }),
   })
   draft.reasons.push({ subject: `${draft.input.service.id}/${slot}`, code: 'created', text: why })
 }

@@ -4,7 +4,8 @@ import { create, type Draft, isBackingOff, MAX_BACKOFF_MS, type Member, members,
 import type { RolloutState } from '../state/objects.ts'
 import { hasVolumes, isActive, isLeaving, mainRestart, reason, strictWaitMs } from './service-plan.ts'
 
-const FAILURE_BACKOFF = { baseMs: 10_000, capMs: MAX_BACKOFF_MS }
+/** Between attempts of what fails: 10 s, then twice as long each time, at most 5 min. */
+export const FAILURE_BACKOFF = { baseMs: 10_000, capMs: MAX_BACKOFF_MS }
 /** Everything ready for this long makes earlier failures forgotten. */
 const BACKOFF_RESET_MS = 60_000
 
@@ -160,7 +161,8 @@ export function planDrains(draft: Draft): void {
   }
 }
 
-function isPastDeadline(draft: Draft, member: Member): boolean {
+/** Whether the drain of its node may stop it now; else a wake-up is set for when it may. */
+export function isPastDeadline(draft: Draft, member: Member): boolean {
   const { nodeId } = member.record
   const deadlineAtMs = nodeId === null ? null : (draft.input.node(nodeId)?.drainDeadlineAtMs ?? null)
   if (deadlineAtMs === null) return false

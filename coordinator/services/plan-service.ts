@@ -7,6 +7,7 @@ import type { Plan } from '../../shared/plan.ts'
 import type { RolloutState } from '../state/objects.ts'
 import { chooseVictims } from './choose-victims.ts'
 import { create, type Draft, isBlocking, members, retire, startDraft } from './draft.ts'
+import { planJob } from './plan-job.ts'
 import { planDrains, planFailed, planLost, planPairs, planRemovals } from './plan-replace.ts'
 import { isAccepted, planRolloutFailure, planRolloutStart, planUpdates } from './plan-rollout.ts'
 import { reason, revisionWithHash, type ServiceAction, type ServiceInput, unmetDependency, wantedCount } from './service-plan.ts'
@@ -18,6 +19,7 @@ export const MAX_WAITING = 500
 export function planService(input: ServiceInput, now: number): Plan<ServiceAction> {
   const { spec } = input
   if (spec === null || input.app.removing) return planEnd(input)
+  if (spec.job !== undefined) return planJob(input, spec, spec.job, now)
   const wanted = spec.mode === 'global' ? input.globalNodes.length : wantedCount(spec, input.service)
   const draft = startDraft(input, spec, wanted, now)
   planRemovals(draft)

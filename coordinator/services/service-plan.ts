@@ -6,7 +6,7 @@ import type { Dependency, ServiceSpec } from '../../shared/model/app.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Availability, Liveness } from '../../shared/model/node.ts'
 import type { Reason } from '../../shared/plan.ts'
-import type { AppRecord, InstanceRecord, RolloutState, ServiceRecord } from '../state/objects.ts'
+import type { AppRecord, InstanceRecord, JobRecord, JobRun, JobTask, RolloutState, ServiceRecord } from '../state/objects.ts'
 import type { InstanceObservation } from '../state/observed.ts'
 
 export interface NodeView {
@@ -50,6 +50,8 @@ export interface ServiceInput {
     placedMs(record: InstanceRecord): number
     /** Since its node counts as lost; 0 when it does not. */
     lostMs(id: NodeId): number
+    /** Since the run of a job began. */
+    runMs(run: JobRun): number
   }
 }
 
@@ -61,6 +63,7 @@ export type ServiceAction =
       readonly specHash: string
       readonly replaces: InstanceId | null
       readonly reason: string
+      readonly job?: JobTask
     }
   /** Its goal becomes `stop`; one that waits for a place is forgotten at once. */
   | { readonly kind: 'stop'; readonly id: InstanceId; readonly reason: string }
@@ -68,8 +71,16 @@ export type ServiceAction =
   | { readonly kind: 'set-rollout'; readonly rollout: RolloutState; readonly event: string; readonly severity: 'info' | 'error' }
   | { readonly kind: 'set-backoff'; readonly backoff: ServiceRecord['backoff'] }
   | { readonly kind: 'set-completed'; readonly slot: number; readonly specHash: string }
+  | { readonly kind: 'set-job'; readonly job: JobRecord; readonly events: readonly JobEvent[] }
   | { readonly kind: 'rollback-app'; readonly toRevision: number; readonly reason: string }
   | { readonly kind: 'delete-service' }
+
+/** What happened to a run, for people. */
+export interface JobEvent {
+  readonly type: 'job.started' | 'job.succeeded' | 'job.failed' | 'job.cancelled' | 'job.skipped' | 'job.missed' | 'job.retried'
+  readonly message: string
+  readonly severity: 'info' | 'warning' | 'error'
+}
 
 /** How an instance that shall run stands. `unknown`: its node has not told, which is never "not there". */
 export type Standing =

@@ -8,7 +8,7 @@ import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
 import { type InstanceId, type NodeId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import { type Observed, isRoutable } from '../state/observed.ts'
-import type { AppRecord, InstanceRecord, ServiceRecord } from '../state/objects.ts'
+import type { AppRecord, InstanceRecord, JobRun, ServiceRecord } from '../state/objects.ts'
 import type { State } from '../state/state.ts'
 import { createAges } from './ages.ts'
 import { applyActions } from './apply-actions.ts'
@@ -154,6 +154,7 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
     if (plan.actions.length === 0) return
     const change = state.change()
     applyActions(change, snapshot, app, service, plan.actions, now)
+    for (const run of service.job?.runs ?? []) if (run.outcome !== 'running') ages.forget(runKey(id, run))
     await commit(change, () => dirty.services.add(id))
     for (const record of input.instances) if (!snapshot.instances().has(record.id)) forget(record.id)
   }
@@ -196,6 +197,7 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
         readyMs: followReady,
         placedMs: (record) => (record.placedAtMs === null ? 0 : ages.of(`placed ${record.id}`, record.placedAtMs)),
         lostMs: followLost,
+        runMs: (run) => ages.of(runKey(service.id, run), run.startedAtMs),
       },
     }
   }
@@ -218,13 +220,25 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
     if (spec === undefined) return undefined
     const record = state.snapshot.get('service', serviceId(app.name, name))
     const running = state.snapshot.instancesOf(serviceId(app.name, name)).filter((instance) => instance.goal === 'run')
+    if (spec.job !== undefined) {
+      const here = (record?.job?.runs ?? []).filter((run) => run.specHash === spec.specHash)
+      return {
+        started: here.some((run) => run.succeeded > 0 || run.outcome === 'succeeded') || running.some(hasStarted),
+        healthy: running.some((instance) => followReady(instance.id) !== null),
+        completed: here.some((run) => run.outcome === 'succeeded'),
+      }
+    }
     const done = Object.values(record?.completed ?? {}).filter((hash) => hash === spec.specHash).length
     const wanted = record === undefined ? 1 : Math.max(1, wantedCount(spec, record))
     return {
-      started: done > 0 || running.some((instance) => STARTED.has(observed.instance(instance.id)?.phase ?? '')),
+      started: done > 0 || running.some(hasStarted),
       healthy: running.some((instance) => followReady(instance.id) !== null),
       completed: done >= wanted,
     }
+  }
+
+  function hasStarted(instance: InstanceRecord): boolean {
+    return STARTED.has(observed.instance(instance.id)?.phase ?? '')
   }
 
   function nextWake(): number | null {
@@ -261,6 +275,11 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
       await loop.stop()
     },
   }
+}
+
+/** A run that goes on for nodes that joined begins anew. */
+function runKey(id: ServiceId, run: JobRun): string {
+  return `run ${id} ${run.id} ${run.startedAtMs}`
 }
 
 function isOn(instances: readonly InstanceRecord[], nodeId: NodeId): boolean {

@@ -57,6 +57,48 @@ export interface InstanceRecord {
   readonly replaces: InstanceId | null
   /** It replaces one that is well, to even nodes out; absent for all others. */
   readonly moves?: true
+  /** Present for instances of jobs. */
+  readonly job?: JobTask
+}
+
+/** Which part of which run of a job an instance does. */
+export interface JobTask {
+  readonly run: JobRun['id']
+  /** `1` … `completions`; mode global: the node's id, and no other node will do. */
+  readonly key: string
+  /** 1 for the first. */
+  readonly attempt: number
+}
+
+/** One run of a job: at one scheduled time, or for one deployed spec. */
+export interface JobRun {
+  /** Unique within the service: `t<scheduled time>`, or `r<revision>`. */
+  readonly id: string
+  /** Epoch ms of the cron match; null for a run without cron. */
+  readonly scheduledAtMs: number | null
+  readonly revision: number
+  readonly specHash: string
+  readonly startedAtMs: number
+  readonly endedAtMs: number | null
+  /** `skipped`: an earlier run was not over; `missed`: no coordinator ran in time. */
+  readonly outcome: 'running' | 'succeeded' | 'failed' | 'cancelled' | 'skipped' | 'missed'
+  readonly message: string
+  /** How many completions it needs, as far as known (mode global: nodes). */
+  readonly completions: number
+  readonly succeeded: number
+  /** Keys of tasks that are done; kept while it runs, and of the latest run without cron (mode global: nodes may join later). */
+  readonly done: readonly string[]
+  /** Task key → attempts that failed, and when the next may begin (epoch ms). */
+  readonly failures: Readonly<Record<string, { readonly attempts: number; readonly notBeforeMs: number }>>
+}
+
+export interface JobRecord {
+  /** Newest first: those under way and the last 10 others. */
+  readonly runs: readonly JobRun[]
+  /** Every scheduled time up to this one (epoch ms) has been decided: none is ever decided twice. */
+  readonly decidedAtMs: number
+  /** The cron expression and time zone that `decidedAtMs` is of; '' for none. */
+  readonly schedule: string
 }
 
 export interface RolloutState {
@@ -86,6 +128,8 @@ export interface ServiceRecord {
   readonly backoff: { readonly failures: number; readonly notBeforeMs: number } | null
   /** Jobs (restart other than `any`): slot → spec hash with which it ran to its end, so that it is not run again. */
   readonly completed?: Readonly<Record<string, string>>
+  /** Services with `job`: their runs. */
+  readonly job?: JobRecord
   /** Services with named volumes: slot → node with its data. Written by placement; a node that has left the cluster counts no more. */
   readonly homes?: Readonly<Record<string, NodeId>>
 }

@@ -31,7 +31,10 @@ export interface ModelCluster {
   setNode(id: string, fields: { up?: boolean; availability?: Availability }): Promise<void>
   /** The agent gives the instance up. */
   fail(instance: string): void
-  crashCoordinator(): Promise<void>
+  /** The instance's work ends with success. */
+  finish(instance: string): void
+  /** Nothing of it runs for `downMs`. */
+  crashCoordinator(downMs?: number): Promise<void>
   /** Seconds of life: placement and agents act once each. */
   run(seconds: number): Promise<void>
   runs(service: string): InstanceRecord[]
@@ -66,7 +69,8 @@ export async function modelCluster(nodes: number): Promise<ModelCluster> {
     for (const service of snapshot.all('service').values())
       for (const record of service.pending) {
         const count = (id: string) => snapshot.get('assignments', id)?.instances.length ?? 0
-        const [target] = [...taking].sort((a, b) => count(a) - count(b) || (a < b ? -1 : 1))
+        const own = record.job?.key ?? ''
+        const [target] = (taking.includes(own) ? [own] : [...taking]).sort((a, b) => count(a) - count(b) || (a < b ? -1 : 1))
         const present = snapshot.get('service', service.id)
         if (target === undefined || present === undefined || !present.pending.includes(record)) continue
         const placed = { ...record, nodeId: target, placedAtMs: clock.now() }
@@ -134,8 +138,12 @@ export async function modelCluster(nodes: number): Promise<ModelCluster> {
         if (here?.has(instance) && here.get(instance) !== 'stopped') here.set(instance, 'failed')
       }
     },
-    async crashCoordinator() {
+    finish(instance) {
+      for (const here of cluster.running.values()) if (here.get(instance) === 'ready') here.set(instance, 'stopped')
+    },
+    async crashCoordinator(downMs = 0) {
       await loop.stop()
+      await clock.advance(downMs)
       await boot()
     },
     async run(seconds) {
