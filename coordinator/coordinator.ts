@@ -19,6 +19,7 @@ import type { JoinRequest, JoinResponse } from '../shared/protocol/join.ts'
 import { type Catalog, createCatalog } from './catalog/catalog.ts'
 import type { FleetConfig } from './fleet/config.ts'
 import { createFleetLoop, type FleetLoop } from './fleet/fleet-loop.ts'
+import { predictedInstances } from './fleet/predicted.ts'
 import { steadyTime } from './fleet/steady-time.ts'
 import { createMemoryHistory } from './history/memory-history.ts'
 import { createRecordingLoop } from './history/recording-loop.ts'
@@ -119,6 +120,14 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     logger,
     config: settings.fleet,
     steadyNowMs,
+    predicted: () =>
+      predictedInstances({
+        snapshot: state.snapshot,
+        forecast: () => forecasts.all(),
+        forecastOf: (id, horizonMs) => forecasts.forecastOf(id, horizonMs),
+        startTimeMs: (id) => scaling.startTimeMs(id),
+        machineLeadMs: () => fleet.machineLeadMs(),
+      }),
     async userDataFor(machine, pool) {
       const token = await joinTokens.create({ machineId: machine.id, labels: {}, actor: 'fleet' })
       return deps.userData(machine, pool, token.text)

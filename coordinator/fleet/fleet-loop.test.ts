@@ -1,5 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { fakeProvider, type FakeMachine, type FakeProvider } from '../../test/fakes/fake-provider.ts'
+import { anInstanceObservation } from '../../test/builders/observed.ts'
+import { aContainerSpec } from '../../test/builders/specs.ts'
 import { emptyDisk, memoryStore, type MemoryStoreDisk } from '../../test/fakes/memory-store.ts'
 import { type VirtualClock, virtualClock } from '../../test/fakes/virtual-clock.ts'
 import { randomIds } from '../../shared/ids.ts'
@@ -49,10 +51,19 @@ afterEach(async () => {
 function fakeObserved() {
   const nodes = new Map<string, NodeObservation>()
   const listeners = new Set<(change: ObservedChange) => void>()
-  const observed: Observed & { frozen: Observed['frozen']; set(id: string, liveness: Liveness): void } = {
+  const observed: Observed & {
+    frozen: Observed['frozen']
+    /** Every instance that is asked about is ready where its record says. */
+    runsOn: ((id: string) => string | null) | null
+    set(id: string, liveness: Liveness): void
+  } = {
     frozen: null,
+    runsOn: null,
     node: (id) => nodes.get(id),
-    instance: () => undefined,
+    instance(id) {
+      const nodeId = observed.runsOn?.(id) ?? null
+      return nodeId === null ? undefined : anInstanceObservation({ instance: id, nodeId })
+    },
     nodes: () => nodes.values(),
     instances: () => [],
     instancesOn: () => [],
@@ -106,7 +117,7 @@ function serviceSpec(memoryBytes: number): ServiceSpec {
     name: 'web',
     unit: {
       runtime: 'process',
-      containers: [],
+      containers: [aContainerSpec()],
       ports: [],
       published: [],
       reservations: { cpuMillis: 100, memoryBytes },
@@ -696,4 +707,43 @@ describe('fleet loop', () => {
     expect(bed.clouds.get('fake')?.live()).toHaveLength(1)
     expect(busy.createCalls.length).toBeLessThan(20)
   })
+
+  it('B5: onto a node that joined instances move one at a time, each copy first, within the hour’s budget', async () => {
+    const roomy = { capacity: { cpuMillis: 4000, memoryBytes: 4 * GiB, diskBytes: 10 * GiB, slots: 50 } }
+    const bed = await makeBed([pool('small', roomy)], { minNodeAgeMs: 1e9, rebalanceMovesPerHour: 2 })
+    bed.observed.runsOn = (id) => bed.state.snapshot.instances().get(id)?.nodeId ?? null
+    await bed.ask(13) // of 300 MiB: one node of 4 GiB is full
+    await bed.clock.advance(60_000)
+    await bed.ask(1)
+    await bed.clock.advance(50_000)
+    expect(bed.nodes()).toHaveLength(2)
+    for (let move = 1; move <= 2; move += 1) {
+      await bed.clock.until(() => copies(bed).length === 1, 'a move', 300_000)
+      const [copy] = copies(bed)
+      expect(copy).toMatchObject({ moves: true, goal: 'run', id: copy?.replaces?.replace(/1$/, '2') })
+      expect(bed.placed()).toBe(15)
+      await bed.clock.advance(60_000)
+      expect(copies(bed)).toHaveLength(1) // until it has taken over nothing else moves
+      await takeOver(bed)
+      await bed.clock.advance(1_000)
+    }
+    await bed.clock.advance(120_000)
+    expect(copies(bed)).toHaveLength(0)
+    expect(await bed.events('instance.moving')).toHaveLength(2)
+    expect(bed.fleet.view().reasons.some(({ code }) => code === 'rebalance-budget')).toBe(true)
+    expect(bed.placed()).toBe(14)
+  })
 })
+
+const copies = (bed: Bed) => [...bed.state.snapshot.instances().values()].filter((record) => record.replaces !== null)
+
+/** Services' part of a move: the old one goes, the copy stays. */
+async function takeOver(bed: Bed): Promise<void> {
+  const [copy] = copies(bed)
+  for (const [id, assignments] of [...bed.state.snapshot.all('assignments')]) {
+    const instances = assignments.instances
+      .filter((record) => record.id !== copy?.replaces)
+      .map((record) => (record.id === copy?.id ? { ...record, replaces: null } : record))
+    await bed.state.commit(bed.state.change().put('assignments', id, { ...assignments, instances }))
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * How many instances each forecast service will want by the time that a machine ordered now could run one. Machines for them come
+ * ahead of demand, while the instances themselves are started only when scaling wants them.
+ */
+import type { ServiceId } from '../../shared/model/identity.ts'
+import type { DemandForecast } from '../forecast/forecaster.ts'
+import { smallestFor } from '../scaling/plan-replicas.ts'
+import type { Snapshot } from '../state/state.ts'
+import type { Predicted } from './ghosts.ts'
+
+export interface PredictedDeps {
+  readonly snapshot: Snapshot
+  /** Services that are forecast. */
+  forecast(): Iterable<readonly [ServiceId, DemandForecast]>
+  forecastOf(id: ServiceId, horizonMs: number): DemandForecast | null
+  /** Learned time from placement to readiness, ms; null while unknown. */
+  startTimeMs(id: ServiceId): number | null
+  /** Learned time from the order of a machine until it joins, ms; null while unknown. */
+  machineLeadMs(): number | null
+}
+
+/** Demand is known once a minute: what comes within the next sample has to be seen too (design §8.2). */
+const SAMPLING_MS = 60_000
+
+/** Only trusted forecasts, of services that nobody pinned; within the bounds of their scaling. */
+export function predictedInstances(deps: PredictedDeps): readonly Predicted[] {
+  const machineMs = deps.machineLeadMs()
+  // Before a machine was ever bought nobody knows how far to look ahead.
+  if (machineMs === null) return []
+  const predicted: Predicted[] = []
+  for (const [service] of deps.forecast()) {
+    const record = deps.snapshot.get('service', service)
+    const [app = '', name = ''] = service.split('/')
+    const rules = deps.snapshot.get('app', app)?.spec.services.find((spec) => spec.name === name)?.scale
+    if (!record || record.pinned !== null || !rules) continue
+    const forecast = deps.forecastOf(service, machineMs + (deps.startTimeMs(service) ?? 0) + SAMPLING_MS)
+    if (forecast === null || !forecast.isTrusted || !Number.isFinite(forecast.peak)) continue
+    predicted.push({ service, count: smallestFor(rules, forecast.peak, rules.min, rules.max) })
+  }
+  return predicted
+}
