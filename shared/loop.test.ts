@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { virtualClock } from '../test/fakes/virtual-clock.ts'
 import { sleep } from './clock.ts'
+import { RetryableError } from './errors.ts'
 import { silentLogger } from './logger.ts'
 import { createLoop, type LoopOptions } from './loop.ts'
 
@@ -52,6 +53,27 @@ describe('control loop', () => {
     loop.start()
     await clock.advance(100)
     expect(runs).toBe(2)
+    await loop.stop()
+  })
+  it('warns of what is expected to pass, and calls everything else an error', async () => {
+    const failures = [new RetryableError('changed meanwhile'), new Error('a bug')]
+    const told: string[] = []
+    const logger = {
+      ...silentLogger(),
+      warn: (message: string) => void told.push(`warn: ${message}`),
+      error: (message: string) => void told.push(`error: ${message}`),
+    }
+    const { clock, loop } = bed(
+      async () => {
+        const failure = failures.shift()
+        if (failure) throw failure
+        return null
+      },
+      { logger },
+    )
+    loop.start()
+    await clock.advance(60_000)
+    expect(told).toEqual(['warn: loop run failed, will repeat', 'error: loop run failed, will repeat'])
     await loop.stop()
   })
   it('is not starved by a stream of pokes', async () => {

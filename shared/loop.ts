@@ -1,10 +1,11 @@
 /**
  * A control loop: runs, sleeps until it asked to be woken or is poked, runs again. Never overlaps itself; pokes that arrive
- * while it runs make exactly one more run. A run that throws is logged and repeated with exponential backoff.
+ * while it runs make exactly one more run. A run that throws is logged (RetryableError as a warning) and repeated with exponential
+ * backoff.
  */
 import { backoffCeilingMs } from './backoff.ts'
 import type { Clock, Timer } from './clock.ts'
-import { messageOf } from './errors.ts'
+import { messageOf, RetryableError } from './errors.ts'
 import type { Logger } from './logger.ts'
 
 export interface Loop {
@@ -61,7 +62,9 @@ export function createLoop(options: LoopOptions): Loop {
       if (wakeAtMs !== null) delayMs = Math.min(maxSleepMs, Math.max(0, wakeAtMs - clock.now()))
     } catch (error) {
       if (!stopped) {
-        logger.error('loop run failed, will repeat', {
+        // A conflict with another loop, a store that is busy: expected, and mended by the next run. All else is a fault of ours.
+        const level = error instanceof RetryableError ? 'warn' : 'error'
+        logger[level]('loop run failed, will repeat', {
           loop: name,
           error: messageOf(error),
           stack: error instanceof Error ? error.stack : undefined,

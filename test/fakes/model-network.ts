@@ -46,6 +46,8 @@ export interface ModelNetwork {
   halfOpen(name: string, direction: 'up' | 'down'): void
   /** As `halfOpen`, and dials of `name` get no answer either, until it is healed. */
   cutOneWay(name: string, direction: 'up' | 'down'): void
+  /** `name` gets no connection to that address any more, and loses the one it has; null ends it. */
+  block(name: string, url: string | null): void
   /** Messages to and from `name` take up to so much longer; 0 ends it. */
   slow(name: string, upToMs: number): void
   /** The next message to `name` is lost although the connection stays: what no TCP does, but a bug could. */
@@ -98,6 +100,7 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
   const partitioned = new Set<string>()
   const oneWay = new Set<string>()
   const slowed = new Map<string, number>()
+  const blocked = new Map<string, string>()
   const links = new Map<string, Set<Link>>()
   const watchers: ((trace: NetworkTrace) => void)[] = []
   const dials: { atMs: number; from: string; url: string }[] = []
@@ -235,7 +238,7 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
             if (partitioned.has(name) || oneWay.has(name) || signal.aborted) return
             timeout.cancel()
             const listener = listeners.get(url)
-            if (!listener) return resolve({ kind: 'failed', detail: 'connection refused' })
+            if (!listener || blocked.get(name) === url) return resolve({ kind: 'failed', detail: 'connection refused' })
             const nodeId = listener.authenticate(credential)
             if (nodeId === null) return resolve({ kind: 'rejected', status: 401, detail: 'the coordinator answered 401' })
             const link = connect(name, url)
@@ -274,6 +277,11 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
     cutOneWay(name, direction) {
       oneWay.add(name)
       this.halfOpen(name, direction)
+    },
+    block(name, url) {
+      if (url === null) blocked.delete(name)
+      else blocked.set(name, url)
+      for (const link of [...linksOf(name)]) if (link.url === url) breakLink(link, 1006, 'no route to host')
     },
     slow(name, upToMs) {
       slowed.set(name, upToMs)

@@ -76,6 +76,8 @@ export interface SimCluster {
   takeOver(): Promise<void>
   endOldLeader(): void
   readonly hasOldLeader: boolean
+  /** During a take-over the host reaches only one of the two leaders; null: both. */
+  reachOnly(name: string, leader: 'old' | 'new' | null): void
   startAgent(name: string): void
   killAgent(name: string): void
   partition(name: string): void
@@ -160,8 +162,9 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
       if (machine.request.userData === '') return
       if (!pool || !settings) throw new Error(`machine ${machine.name} was told nothing of use`)
       trace.line(`vm ${machine.name} runs`)
-      addHost(machine.name, pool.capacity)
-      bootAgent(hostParts, hostNamed(machine.name), settings.token)
+      const host = addHost(machine.name, pool.capacity)
+      host.token = settings.token
+      bootAgent(hostParts, host)
     },
     onGone(machine) {
       trace.line(`vm ${machine.name} is gone`)
@@ -306,14 +309,20 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
       trace.line('another coordinator takes over')
       await startCoordinator()
     },
+    reachOnly(name, leader) {
+      const other = leader === 'old' ? present?.url : leader === 'new' ? old?.url : null
+      trace.line(`${name} reaches ${leader === null ? 'every leader' : `only the ${leader} leader`}`)
+      network.block(name, other ?? null)
+    },
     get hasOldLeader() {
       return old !== null
     },
     endOldLeader() {
       old?.kill()
       old = null
+      for (const name of hosts.keys()) network.block(name, null)
     },
-    startAgent: (name) => bootAgent(hostParts, hostNamed(name), null),
+    startAgent: (name) => bootAgent(hostParts, hostNamed(name)),
     killAgent: (name) => killAgentOn(hostParts, hostNamed(name)),
     partition(name) {
       trace.line(`${name} is cut off`)
@@ -381,7 +390,8 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
   for (let i = 1; i <= options.hosts; i += 1) {
     const host = addHost(`h${i}`, options.capacity ?? DEFAULT_CAPACITY)
     const token = await driven(lead().joinTokens.create({ machineId: null, labels: {}, actor: 'operator:sim' }))
-    bootAgent(hostParts, host, token.text)
+    host.token = token.text
+    bootAgent(hostParts, host)
   }
   await clock.until(() => connected(cluster, options.hosts), 'every host has joined and connected', 60_000)
   return cluster

@@ -82,7 +82,7 @@ export async function startCoordinatorProcess(
       pools: parts.pools,
       hub: parts.hub,
       fleet: parts.fleet,
-      fleetEnabled: parts.pools.length > 0,
+      fleetEnabled: true,
       strategy: 'spread',
       forecastTimeZone: 'UTC',
       caDigest: null,

@@ -67,7 +67,8 @@ export const KINDS: readonly Kind[] = [
     disrupts: false,
     deeds: [
       [2, (chaos) => (chaos.cluster.coordinator ? orFails(chaos, () => chaos.cluster.takeOver()) : undefined)],
-      [3, ({ cluster }) => cluster.endOldLeader()],
+      [4, (chaos) => chaos.cluster.reachOnly(anyHost(chaos), pick(chaos, ['old', 'new'] as const))],
+      [2, ({ cluster }) => cluster.endOldLeader()],
     ],
   },
   {

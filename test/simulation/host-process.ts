@@ -29,6 +29,8 @@ export interface Host {
   agent: Agent | null
   gateway: ModelGateway | null
   life: Life | null
+  /** What its machine was told to join with; it may be asked for again after a crash. */
+  token: string | null
   /** null until it joined. */
   nodeId: string | null
   /** The coordinator told it to leave. */
@@ -73,18 +75,19 @@ export function newHost(
     agent: null,
     gateway: null,
     life: null,
+    token: null,
     nodeId: null,
     left: false,
   }
 }
 
-/** Starts an agent; with a token it joins first, if it has not. */
-export function bootAgent(parts: HostParts, host: Host, token: string | null): void {
+/** Starts an agent; with the host's token it joins first, if it has not. */
+export function bootAgent(parts: HostParts, host: Host): void {
   if (host.life?.alive) throw new Error(`an agent runs on ${host.name} already`)
   const life = newLife(host.clock)
   host.life = life
   parts.trace.line(`${host.name} agent starts`)
-  runAgent(parts, host, life, token).catch((error: unknown) => {
+  runAgent(parts, host, life).catch((error: unknown) => {
     if (!life.alive) return
     parts.trace.line(`${host.name} agent ends: ${messageOf(error)}`)
     if (host.life === life) host.life = null
@@ -102,7 +105,7 @@ export function killAgentOn(parts: HostParts, host: Host): void {
   parts.network.die(host.name)
 }
 
-async function runAgent(parts: HostParts, host: Host, life: Life, token: string | null): Promise<void> {
+async function runAgent(parts: HostParts, host: Host, life: Life): Promise<void> {
   const { network, trace } = parts
   const own = parts.nextRandom()
   const logger = trace.logger(host.name)
@@ -118,7 +121,7 @@ async function runAgent(parts: HostParts, host: Host, life: Life, token: string 
     agentVersion: '0',
   }
   const identity = await joinCluster({
-    token,
+    token: host.token,
     tokenFile: null,
     urls: [...COORDINATOR_URLS],
     facts: async () => facts,

@@ -2,23 +2,15 @@
  * What must hold whatever happens (reliability plan §2), checked after every step of virtual time. A check is skipped when nothing
  * that it reads has changed. `unsettled` says what is still to be done: null is I10's "has converged".
  */
-import { CLUSTER_TAG } from '../../coordinator/providers/provider.ts'
 import { specHashOf } from '../../shared/canonical.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
 import { parseInstanceId, serviceId, serviceIdOf } from '../../shared/model/identity.ts'
+import { createCloudInvariants } from './cloud-invariants.ts'
 import type { SimCluster } from './cluster.ts'
 import type { Effect } from './effects.ts'
 import type { Host } from './host-process.ts'
 import { unsettled } from './settled.ts'
-
-export class InvariantViolation extends Error {
-  readonly invariant: string
-  constructor(invariant: string, message: string) {
-    super(`${invariant}: ${message}`)
-    this.name = 'InvariantViolation'
-    this.invariant = invariant
-  }
-}
+import { InvariantViolation } from './violation.ts'
 
 export interface Invariants {
   /** Throws InvariantViolation. */
@@ -43,8 +35,6 @@ export interface Invariants {
 const MAX_TIMERS = 20_000
 /** I7, with what the slowest clock (0.8) adds. */
 const REVOKED_WITHIN_MS = 5_000 / 0.8
-/** The executor waits a second at least, by the fastest clock (1.5). */
-const CREATE_AGAIN_MS = 1_000 / 1.5
 
 export function createInvariants(world: () => SimCluster): Invariants {
   const promised = new Map<string, string>()
@@ -56,10 +46,10 @@ export function createInvariants(world: () => SimCluster): Invariants {
   const revocations = new Map<string, number>()
   /** Since when each agent is connected and nothing disturbs its link. */
   const steadySince = new Map<string, number>()
-  /** When each machine was last asked for, and by which coordinator. */
-  const asked = new Map<string, { atMs: number; epoch: number }>()
-  const foreign = new Map<string, string>()
+  const cloud = createCloudInvariants(world)
   let frozen: string | null = null
+  /** Instances of each service that moved off draining nodes at the last check. */
+  let movedBefore: ReadonlyMap<string, number> = new Map()
   let checkedAt = ''
   let checks = 0
 
@@ -75,7 +65,8 @@ export function createInvariants(world: () => SimCluster): Invariants {
     available(cluster)
     monotonic(cluster)
     forgotKeys(cluster)
-    leftAlone(cluster)
+    cloud.check(cluster)
+    drainBudget(cluster)
     if (cluster.trace.leaks.length > 0) throw new InvariantViolation('I12', `a secret was logged: ${cluster.trace.leaks[0]}`)
     if (frozen !== null && containersOf(cluster) !== frozen)
       throw new InvariantViolation('I9', `containers changed: ${frozen} became ${containersOf(cluster)}`)
@@ -156,6 +147,33 @@ export function createInvariants(world: () => SimCluster): Invariants {
     }
   }
 
+  /** Instances that move off draining nodes are at most a quarter of their service at once, over all nodes together (row 42). */
+  const drainBudget = (cluster: SimCluster) => {
+    const snapshot = cluster.coordinator?.state.snapshot
+    if (!snapshot) return
+    const draining = new Set<string>()
+    for (const node of snapshot.all('node').values()) if (node.availability === 'draining') draining.add(node.id)
+    const moving = new Map<string, number>()
+    const count = new Map<string, number>()
+    const all = snapshot.instances()
+    for (const record of all.values()) {
+      if (record.goal !== 'run') continue
+      const service = serviceIdOf(record.id)
+      count.set(service, (count.get(service) ?? 0) + 1)
+      const before = record.replaces === null ? undefined : all.get(record.replaces)
+      const isMove = before?.goal === 'run' && before.nodeId !== null && draining.has(before.nodeId)
+      if (isMove && before.specHash === record.specHash) moving.set(service, (moving.get(service) ?? 0) + 1)
+    }
+    for (const [service, number] of moving) {
+      // Those that move are there twice.
+      const most = Math.max(1, Math.ceil(((count.get(service) ?? 0) - number) / 4))
+      // Fewer may be wanted meanwhile: what moves already goes on, and no other begins.
+      if (number > most && number > (movedBefore.get(service) ?? 0))
+        throw new InvariantViolation('I4', `${number} instances of ${service} move at once, at most ${most} may`)
+    }
+    movedBefore = moving
+  }
+
   const monotonic = (cluster: SimCluster) => {
     for (const host of cluster.hosts.values()) {
       for (const name of ['keys', 'desired', 'routes']) {
@@ -194,28 +212,9 @@ export function createInvariants(world: () => SimCluster): Invariants {
     }
   }
 
-  /** Machines that are not ours exist until somebody at the console removes them. */
-  const leftAlone = (cluster: SimCluster) => {
-    const live = cluster.provider.live()
-    const clusterId = cluster.coordinator?.cluster.id
-    for (const vm of live) if (clusterId !== undefined && vm.tags[CLUSTER_TAG] !== clusterId) foreign.set(vm.id, vm.name)
-    for (const [id, name] of foreign)
-      if (!live.some((vm) => vm.id === id && vm.state !== 'stopping'))
-        throw new InvariantViolation('I1', `machine ${name}, which is not ours, was deleted`)
-  }
-
   return {
     check,
-    effect(effect) {
-      if (effect.kind !== 'cloud' || effect.when !== 'before' || !effect.what.startsWith('create ')) return
-      const cluster = world()
-      const atMs = cluster.clock.monotonicMs()
-      const epoch = cluster.coordinator?.state.epoch ?? 0
-      const last = asked.get(effect.what)
-      if (last && last.epoch === epoch && atMs - last.atMs < CREATE_AGAIN_MS)
-        throw new InvariantViolation('I11', `${effect.what} again after ${Math.round(atMs - last.atMs)} ms`)
-      asked.set(effect.what, { atMs, epoch })
-    },
+    effect: cloud.effect,
     revoked: (key) => void revocations.set(key, world().clock.monotonicMs()),
     acknowledged(spec) {
       promised.set(spec.name, specHashOf(spec))

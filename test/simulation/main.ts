@@ -4,18 +4,30 @@
  * `{seeds, steps, violations, seconds}`; exit code 1 when anything was violated.
  */
 import { fork } from 'node:child_process'
+import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { runStory, type Victim } from './crash-points.ts'
 import { runSeed, SeedFailure } from './random-scenario.ts'
+import { STORIES } from './stories.ts'
 
-export interface SeedReport {
-  readonly seed: number
+/** One thing to try: a seed, or a story with the crash of one process after one of its effects. */
+type Task =
+  | { readonly kind: 'seed'; readonly seed: number }
+  | { readonly kind: 'crash'; readonly story: string; readonly victim: Victim; readonly effect: number | null }
+
+interface Report {
+  readonly task: Task
   readonly steps: number
+  /** Effects of the story's victim; 0 for seeds. */
+  readonly effects: number
   /** null: every promise was kept. */
   readonly failure: string | null
   readonly tail: string
 }
 
 const WORKER = '--worker'
+const RUNNER = join(import.meta.dirname, 'planted-runner.ts')
 /** Seeds handed to a worker at once: enough to keep the talk small, few enough that all end together. */
 const BATCH = 5
 const TELL_EVERY_MS = 5_000
@@ -24,71 +36,115 @@ if (process.argv[2] === WORKER) work()
 else process.exitCode = await lead()
 
 function work(): void {
-  process.on('message', (seeds: readonly number[]) => {
+  process.on('message', (tasks: readonly Task[]) => {
     void (async () => {
-      for (const seed of seeds) process.send?.(await report(seed))
+      for (const task of tasks) process.send?.(await attempt(task))
       process.send?.('idle')
     })()
   })
   process.send?.('idle')
 }
 
-async function report(seed: number): Promise<SeedReport> {
+async function attempt(task: Task): Promise<Report> {
+  const tailLines = Number(process.env.TAIL ?? 200)
   try {
-    const { steps } = await runSeed(seed, Number(process.env.TAIL ?? 200))
-    return { seed, steps, failure: null, tail: '' }
+    if (task.kind === 'seed')
+      return { task, steps: (await runSeed(task.seed, tailLines)).steps, effects: 0, failure: null, tail: '' }
+    const story = STORIES.find((candidate) => candidate.name === task.story)
+    if (!story) throw new Error(`there is no story ${task.story}`)
+    return { task, ...(await runStory(story, task.victim, task.effect, tailLines)) }
   } catch (error) {
-    if (error instanceof SeedFailure) return { seed, steps: 0, failure: error.message, tail: error.tail }
-    return { seed, steps: 0, failure: error instanceof Error ? (error.stack ?? error.message) : String(error), tail: '' }
+    if (error instanceof SeedFailure) return { task, steps: 0, effects: 0, failure: error.message, tail: error.tail }
+    return {
+      task,
+      steps: 0,
+      effects: 0,
+      failure: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      tail: '',
+    }
   }
 }
 
 async function lead(): Promise<number> {
+  const only = process.env.ONLY ?? ''
+  if (!['', 'seeds', 'crashes', 'bugs'].includes(only)) throw new Error(`ONLY is one of seeds, crashes, bugs, it is ${only}`)
   const first = wholeNumber('FIRST_SEED', 1)
   const count = wholeNumber('SEEDS', 500)
-  const workers = Math.max(1, Math.min(wholeNumber('WORKERS', availableParallelism()), Math.ceil(count / BATCH)))
   const begunMs = performance.now()
   const seconds = () => Math.round((performance.now() - begunMs) / 10) / 100
-  let next = first
-  let done = 0
   let steps = 0
-  const failures: SeedReport[] = []
-  let toldMs = begunMs
-  const take = (report: SeedReport) => {
-    done += 1
-    steps += report.steps
-    if (report.failure !== null) {
-      failures.push(report)
-      process.stdout.write(`seed ${report.seed}: ${report.failure}\n`)
-    }
-    if (performance.now() - toldMs < TELL_EVERY_MS) return
-    toldMs = performance.now()
-    process.stdout.write(
-      `${done} of ${count} seeds, ${failures.length} violations, ${Math.round((done / seconds()) * 60)} a minute\n`,
-    )
-  }
-  const runWorker = () =>
-    new Promise<void>((resolve, reject) => {
-      const child = fork(import.meta.filename, [WORKER])
-      child.on('message', (message: SeedReport | 'idle') => {
-        if (message !== 'idle') return take(message)
-        const seeds = Array.from({ length: Math.min(BATCH, first + count - next) }, (_, index) => next + index)
-        next += seeds.length
-        if (seeds.length > 0) child.send(seeds)
-        else child.disconnect()
-      })
-      child.on('error', reject)
-      child.on('exit', (code, signal) => {
-        if (code === 0) resolve()
-        else reject(new Error(`a worker ended with ${signal ?? code}`))
-      })
-    })
-  await Promise.all(Array.from({ length: workers }, runWorker))
+  const failures: Report[] = []
 
-  const worst = failures.sort((a, b) => a.seed - b.seed)[0]
-  if (worst) process.stdout.write(`\nthe end of seed ${worst.seed}:\n${worst.tail}\nseed ${worst.seed}: ${worst.failure}\n`)
-  process.stdout.write(`${JSON.stringify({ seeds: done, steps, violations: failures.length, seconds: seconds() })}\n`)
+  const runAll = async (name: string, tasks: readonly Task[]): Promise<readonly Report[]> => {
+    const reports: Report[] = []
+    const sinceMs = performance.now()
+    let toldMs = sinceMs
+    let next = 0
+    const take = (report: Report) => {
+      reports.push(report)
+      steps += report.steps
+      if (report.failure !== null) {
+        failures.push(report)
+        process.stdout.write(`${nameOf(report.task)}: ${report.failure}\n`)
+      }
+      if (performance.now() - toldMs < TELL_EVERY_MS) return
+      toldMs = performance.now()
+      const aMinute = Math.round((reports.length / (toldMs - sinceMs)) * 60_000)
+      process.stdout.write(`${reports.length} of ${tasks.length} ${name}, ${failures.length} violations, ${aMinute} a minute\n`)
+    }
+    const runWorker = () =>
+      new Promise<void>((resolve, reject) => {
+        const child = fork(import.meta.filename, [WORKER])
+        child.on('message', (message: Report | 'idle') => {
+          if (message !== 'idle') return take(message)
+          const some = tasks.slice(next, next + BATCH)
+          next += some.length
+          if (some.length > 0) child.send(some)
+          else child.disconnect()
+        })
+        child.on('error', reject)
+        child.on('exit', (code, signal) => {
+          if (code === 0) resolve()
+          else reject(new Error(`a worker ended with ${signal ?? code}`))
+        })
+      })
+    const workers = Math.max(1, Math.min(wholeNumber('WORKERS', availableParallelism()), Math.ceil(tasks.length / BATCH)))
+    await Promise.all(Array.from({ length: workers }, runWorker))
+    return reports
+  }
+
+  let seeds = 0
+  if (only === '' || only === 'seeds') {
+    const tasks = Array.from({ length: count }, (_, index): Task => ({ kind: 'seed', seed: first + index }))
+    seeds = (await runAll('seeds', tasks)).length
+  }
+  // One seed is a replay: the rest would only hide it.
+  if (only === 'crashes' || (only === '' && count > 1)) {
+    const whole = STORIES.flatMap((story) =>
+      (['coordinator', 'agents'] as const).map((victim): Task => ({ kind: 'crash', story: story.name, victim, effect: null })),
+    )
+    const told = await runAll('stories', whole)
+    const crashes = told.flatMap(({ task, effects }) =>
+      task.kind === 'crash' ? Array.from({ length: effects }, (_, index): Task => ({ ...task, effect: index + 1 })) : [],
+    )
+    await runAll('crash points', crashes)
+  }
+  if (only === 'bugs' || (only === '' && count > 1)) {
+    const runner = fork(RUNNER, ['replay'], { stdio: 'inherit' })
+    const [code] = (await once(runner, 'exit')) as [number | null]
+    if (code !== 0)
+      failures.push({ task: { kind: 'seed', seed: 0 }, steps: 0, effects: 0, failure: 'planted bugs are not caught', tail: '' })
+  }
+
+  const worst = failures.find((report) => report.tail !== '')
+  if (worst) process.stdout.write(`\nthe end of ${nameOf(worst.task)}:\n${worst.tail}\n${nameOf(worst.task)}: ${worst.failure}\n`)
+  process.stdout.write(`${JSON.stringify({ seeds, steps, violations: failures.length, seconds: seconds() })}\n`)
   return failures.length > 0 ? 1 : 0
+}
+
+function nameOf(task: Task): string {
+  if (task.kind === 'seed') return `seed ${task.seed}`
+  return `"${task.story}" with the death of ${task.victim} after effect ${task.effect ?? 'none'}`
 }
 
 function wholeNumber(name: string, fallback: number): number {

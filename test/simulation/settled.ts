@@ -66,6 +66,15 @@ export function unsettled(cluster: SimCluster): string | null {
       if (record?.nodeId !== host.nodeId) return `${container.name} runs on ${host.name}, its place is ${record?.nodeId}`
       wantedContainers.add(container.request.instance)
     }
+  for (const host of cluster.hosts.values()) {
+    for (const key of host.gateway?.open.keys() ?? []) {
+      const instance = key.slice(0, key.lastIndexOf(':'))
+      if (snapshot.instances().get(instance)?.nodeId !== host.nodeId) return `the way in to ${instance} is open on ${host.name}`
+    }
+    for (const { service, endpoints } of host.gateway?.routes ?? [])
+      for (const { instance } of endpoints)
+        if (!wantedContainers.has(instance)) return `${host.name} has a route of ${service} to ${instance}, which is gone`
+  }
   const runs = cluster.running()
   for (const id of wantedContainers) if (!runs.has(id)) return `${id} does not run`
   for (const id of runs.keys()) if (parseInstanceId(id) === null) return `${id} is no instance`
