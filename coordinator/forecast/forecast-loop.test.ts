@@ -104,6 +104,15 @@ describe('forecast loop', () => {
     await loop.stop()
   })
 
+  it('says nothing while the wall clock is set back, rather than what it said an hour ago', async () => {
+    const { loop, clock, live } = await bed({ days: 3 })
+    await clock.advance(5_000)
+    await live(3)
+    clock.jumpWall(-60 * MINUTE)
+    expect(loop.current(WEB)).toBeNull()
+    await loop.stop()
+  })
+
   it('leaves services alone that do not want it, and forgets those that no longer do', async () => {
     const { loop, clock, live, put } = await bed({ days: 3, scale: { predict: 'off' } })
     await clock.advance(5_000)

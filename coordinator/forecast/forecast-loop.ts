@@ -115,7 +115,8 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
   const seriesOf = (id: ServiceId, rules: ScaleRules, endMs: number): { readonly series: Series; readonly isNew: boolean } => {
     const zone = rules.schedules?.[0]?.timeZone ?? deps.timeZone
     const known = services.get(id)
-    if (known?.key === zone) return { series: known, isNew: false }
+    // After a longer sleep than minutes are kept, or a clock that leapt, reading anew is quicker than stepping through.
+    if (known?.key === zone && endMs - known.fedMs <= MINUTES_KEPT_MS) return { series: known, isNew: false }
     const civil = zones.get(zone) ?? createCivilTime(zone)
     zones.set(zone, civil)
     const forecaster = createDemandForecaster({ stepMs: STEP_MS, timeZone: civil, horizonMs: LONGEST_HORIZON_MS })
@@ -144,7 +145,8 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
 
   const forecastOf = (id: ServiceId, horizonMs: number): DemandForecast | null => {
     const series = services.get(id)
-    if (series === undefined || clock.now() - series.demandAtMs > STALE_MS) return null
+    // A wall clock that was set back is no better than silence.
+    if (series === undefined || Math.abs(clock.now() - series.demandAtMs) > STALE_MS) return null
     const steps = Math.max(1, Math.ceil(Math.min(horizonMs, LONGEST_HORIZON_MS) / STEP_MS))
     let forecast = series.byHorizon.get(steps)
     if (forecast === undefined) {

@@ -38,7 +38,10 @@ function rowsOf(all: readonly DemandSeries[]): readonly Row[] {
   return all.flatMap((series) => {
     const fitting = HORIZONS_MIN.map((minutes) => minutes * MINUTE_MS).filter((ms) => ms % series.stepMs === 0)
     const horizons = fitting.length > 1 ? fitting : COARSE_HORIZONS_STEPS.map((steps) => steps * series.stepMs)
-    return scoreSeries(series, horizons).map((score) => ({ ...score, series: series.name }))
+    // Where persistence errs never, as on a constant series, there is nothing to compare with.
+    return scoreSeries(series, horizons)
+      .map((score) => ({ ...score, series: series.name }))
+      .filter((row) => of(row, 'persistence', 'mase') > 0)
   })
 }
 
