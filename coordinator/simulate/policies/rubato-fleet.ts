@@ -1,0 +1,178 @@
+/** The fleet's plans over the model world. What the loops observe is translated here, what they decide is carried out. */
+import type { ServiceSpec } from '../../../shared/model/app.ts'
+import type { MachineRecord } from '../../../shared/model/node.ts'
+import type { FleetConfig } from '../../fleet/config.ts'
+import { planCapacity } from '../../fleet/plan-capacity.ts'
+import { planConsolidation } from '../../fleet/plan-consolidation.ts'
+import type { PlacementNode, PlacementRequest } from '../../placement/model.ts'
+import { assumedNode } from '../../placement/plan-offline.ts'
+import { planPlacement } from '../../placement/plan-placement.ts'
+import { requestOf } from '../../placement/requests.ts'
+import type { SimInstance, SimMachine, SimPool, World } from '../world.ts'
+
+export interface RubatoFleetSetup {
+  readonly world: World
+  readonly app: string
+  readonly spec: ServiceSpec
+  readonly pools: readonly SimPool[]
+  readonly config: FleetConfig
+}
+
+export interface RubatoFleet {
+  tick(): void
+}
+
+export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFleetSetup): RubatoFleet {
+  const service = `${app}/${spec.name}`
+  const requests = new Map<string, PlacementRequest>()
+  const requestFor = (id: string): PlacementRequest => {
+    const known = requests.get(id)
+    if (known !== undefined) return known
+    const made = requestOf(id, { app, spec, revision: 1, home: null })
+    requests.set(id, made)
+    return made
+  }
+  const charge = requestFor(`${service}/1/1`).charge
+  const byName = new Map(pools.map((pool) => [pool.name, pool]))
+  const providers = new Set(pools.map((pool) => pool.provider))
+  let nextDownMs = world.nowMs + config.downIntervalMs
+  const hasBudget = config.budgetUsdPerMonth !== null || pools.some((pool) => pool.budgetUsdPerMonth !== null)
+  const hasMinimum = pools.some((pool) => pool.min > 0)
+  let lastUpMs = world.nowMs
+  let seen = -1
+
+  const nodeOf = (machine: SimMachine, closed: string | null): PlacementNode => {
+    const { pool } = machine
+    const count = machine.instances.size
+    const staying = [...machine.instances].filter((instance) => !instance.isLeaving).length
+    return assumedNode(machine.id, pool.capacity, {
+      labels: pool.labels,
+      taints: pool.taints,
+      pool: pool.name,
+      provider: pool.provider,
+      zone: pool.zone,
+      free: {
+        cpuMillis: pool.capacity.cpuMillis - count * charge.cpuMillis,
+        memoryBytes: pool.capacity.memoryBytes - count * charge.memoryBytes,
+        diskBytes: pool.capacity.diskBytes - count * charge.diskBytes,
+        slots: pool.capacity.slots - count,
+      },
+      closed,
+      services: new Map([[service, staying]]),
+    })
+  }
+  const joined = () => world.machines.filter((machine) => machine.state === 'joined')
+  const machineById = (id: string) => world.machines.find((machine) => machine.id === id)
+
+  const place = (): readonly SimInstance[] => {
+    const pending = world.pending()
+    if (pending.length === 0) return pending
+    const byId = new Map(pending.map((instance) => [instance.id, instance]))
+    const plan = planPlacement({
+      requests: pending.map(({ id }) => requestFor(id)),
+      nodes: joined().map((machine) => nodeOf(machine, null)),
+    })
+    for (const { instance, node } of plan.assignments) {
+      const waiting = byId.get(instance)
+      const machine = machineById(node)
+      if (waiting !== undefined && machine !== undefined) world.bind(waiting, machine)
+    }
+    return plan.refusals.flatMap(({ instance }) => byId.get(instance) ?? [])
+  }
+
+  const capacity = (refused: readonly SimInstance[]) => {
+    const draining = world.machines.filter((machine) => machine.state === 'draining')
+    const plan = planCapacity({
+      refused: refused.map(({ id }) => requestFor(id)),
+      nodes: joined().map((machine) => nodeOf(machine, null)),
+      reclaimable: draining.map((machine) => nodeOf(machine, null)),
+      machines: records(),
+      pools,
+      handJoined: new Map(),
+      cooling: new Map(),
+      providers,
+      config,
+      nowMs: world.nowMs,
+    })
+    for (const action of plan.actions) {
+      lastUpMs = world.nowMs
+      if (action.kind === 'buy') world.buy(byName.get(action.pool) as SimPool, action.reason)
+      else {
+        const machine = machineById(action.nodeId)
+        if (machine !== undefined) world.undrain(machine, `${action.instances.length} instances need it`)
+      }
+    }
+  }
+
+  const records = (): readonly MachineRecord[] =>
+    // Ended machines only teach the budget how long one lives.
+    [...(hasBudget ? world.ended : []), ...world.machines].map((machine) => ({
+      id: machine.id,
+      name: machine.id,
+      pool: machine.pool.name,
+      provider: machine.pool.provider,
+      phase: machine.state === 'coming' ? 'booting' : machine.state === 'gone' ? 'gone' : 'joined',
+      providerId: machine.id,
+      nodeId: machine.state === 'coming' ? null : machine.id,
+      capacity: machine.pool.capacity,
+      priceUsdPerHour: machine.pool.priceUsdPerHour,
+      reason: '',
+      requestedAtMs: machine.requestedAtMs,
+      bootedAtMs: null,
+      joinedAtMs: machine.state === 'coming' ? null : machine.joinsAtMs,
+      terminatingAtMs: null,
+      goneAtMs: machine.goneAtMs,
+      attempts: 1,
+      lastError: null,
+    }))
+
+  const giveBack = () => {
+    const draining = world.machines.find((machine) => machine.state === 'draining')
+    const coming = world.machines.find((machine) => machine.state === 'coming')
+    const hold =
+      draining !== undefined
+        ? `${draining.id} drains, one at a time`
+        : coming !== undefined
+          ? `${coming.id} is on its way`
+          : world.pending().length > 0
+            ? `${service} has instances waiting`
+            : world.nowMs - lastUpMs < config.downIntervalMs
+              ? 'capacity was added a moment ago'
+              : null
+    if (hold !== null) return
+    const all = records()
+    const byId = new Map(all.map((record) => [record.id, record]))
+    const plan = planConsolidation(
+      {
+        nodes: joined().map((machine) => nodeOf(machine, null)),
+        requestsOn: (id) => [...(machineById(id)?.instances ?? [])].map((instance) => requestFor(instance.id)),
+        keepsData: new Set(),
+        machineOf: (id) => byId.get(id),
+        machines: all,
+        pools,
+        hold,
+        overBudget: null,
+        minNodeAgeMs: config.minNodeAgeMs,
+        headroomPercent: config.headroomPercent,
+      },
+      world.nowMs,
+    )
+    for (const action of plan.actions) {
+      const machine = machineById(action.nodeId)
+      if (machine !== undefined) world.drain(machine, action.reason)
+    }
+  }
+
+  return {
+    tick() {
+      if (world.revision !== seen) {
+        const refused = place()
+        if (refused.length > 0 || hasMinimum) capacity(refused)
+        seen = world.revision
+      }
+      if (world.nowMs < nextDownMs) return
+      nextDownMs = world.nowMs + config.downIntervalMs
+      giveBack()
+    },
+  }
+}
