@@ -2,7 +2,7 @@
 import type { ServiceSpec } from '../../../shared/model/app.ts'
 import type { MachineRecord } from '../../../shared/model/node.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
-import { planCapacity } from '../../fleet/plan-capacity.ts'
+import { type Ghost, GHOST_PRIORITY, planCapacity } from '../../fleet/plan-capacity.ts'
 import { planConsolidation } from '../../fleet/plan-consolidation.ts'
 import type { PlacementNode, PlacementRequest } from '../../placement/model.ts'
 import { assumedNode } from '../../placement/plan-offline.ts'
@@ -19,7 +19,8 @@ export interface RubatoFleetSetup {
 }
 
 export interface RubatoFleet {
-  tick(): void
+  /** `predicted`: instances that will be wanted within the machine lead time, those that there are included. */
+  tick(predicted: number): void
 }
 
 export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFleetSetup): RubatoFleet {
@@ -40,6 +41,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
   const hasMinimum = pools.some((pool) => pool.min > 0)
   let lastUpMs = world.nowMs
   let seen = -1
+  let planned = 0
 
   const nodeOf = (machine: SimMachine, closed: string | null): PlacementNode => {
     const { pool } = machine
@@ -80,10 +82,20 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     return plan.refusals.flatMap(({ instance }) => byId.get(instance) ?? [])
   }
 
-  const capacity = (refused: readonly SimInstance[]) => {
+  const ghostsFor = (predicted: number): readonly Ghost[] =>
+    Array.from({ length: Math.max(0, predicted - world.wanted) }, (_, index) => {
+      const request = requestFor(`${service}/ahead-${index + 1}`)
+      return {
+        request: { ...request, group: `~${request.group}`, rules: { ...request.rules, priority: GHOST_PRIORITY } },
+        why: `${service}, as forecast`,
+      }
+    })
+
+  const capacity = (refused: readonly SimInstance[], predicted: number) => {
     const draining = world.machines.filter((machine) => machine.state === 'draining')
     const plan = planCapacity({
       refused: refused.map(({ id }) => requestFor(id)),
+      ghosts: ghostsFor(predicted),
       nodes: joined().map((machine) => nodeOf(machine, null)),
       reclaimable: draining.map((machine) => nodeOf(machine, null)),
       machines: records(),
@@ -97,9 +109,9 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     for (const action of plan.actions) {
       lastUpMs = world.nowMs
       if (action.kind === 'buy') world.buy(byName.get(action.pool) as SimPool, action.reason)
-      else {
+      else if (action.kind === 'reclaim') {
         const machine = machineById(action.nodeId)
-        if (machine !== undefined) world.undrain(machine, `${action.instances.length} instances need it`)
+        if (machine !== undefined) world.undrain(machine, 'is needed again')
       }
     }
   }
@@ -126,7 +138,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       lastError: null,
     }))
 
-  const giveBack = () => {
+  const giveBack = (predicted: number) => {
     const draining = world.machines.find((machine) => machine.state === 'draining')
     const coming = world.machines.find((machine) => machine.state === 'coming')
     const hold =
@@ -152,8 +164,11 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
         pools,
         hold,
         overBudget: null,
+        ghosts: ghostsFor(predicted).map(({ request }) => request),
+        room: config.maxParallelDrains,
         minNodeAgeMs: config.minNodeAgeMs,
         headroomPercent: config.headroomPercent,
+        minSavingsRatio: config.minSavingsRatio,
       },
       world.nowMs,
     )
@@ -164,15 +179,16 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
   }
 
   return {
-    tick() {
-      if (world.revision !== seen) {
+    tick(predicted) {
+      if (world.revision !== seen || predicted > planned) {
         const refused = place()
-        if (refused.length > 0 || hasMinimum) capacity(refused)
+        if (refused.length > 0 || hasMinimum || predicted > world.wanted) capacity(refused, predicted)
         seen = world.revision
       }
+      planned = predicted
       if (world.nowMs < nextDownMs) return
       nextDownMs = world.nowMs + config.downIntervalMs
-      giveBack()
+      giveBack(predicted)
     },
   }
 }
