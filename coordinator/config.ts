@@ -77,7 +77,8 @@ const providersSchema = z.preprocess(
 )
 export type ProviderSettings = z.output<typeof localProviderSchema> | z.output<typeof execProviderSchema>
 
-const poolSchema = z.strictObject({
+/** One pool as it is written; the simulator reads pools of files of their own with it. */
+export const poolSchema = z.strictObject({
   name: nameSchema,
   provider: nameSchema,
   offering: z.string().min(1).default('default'),

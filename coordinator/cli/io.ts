@@ -21,6 +21,10 @@ export interface CliIo {
   readText(path: string): Promise<string | null>
   /** Permission bits of a file, or null when there is none. */
   modeOf(path: string): Promise<number | null>
+  /** Bytes of a file, or null when there is none. */
+  sizeOf(path: string): Promise<number | null>
+  /** Makes or replaces a file. */
+  writeText(path: string, text: string): Promise<void>
   /** Raised by Ctrl-C. */
   readonly signal: AbortSignal
   /** `caPem`: trust only this authority; null: plain HTTP, or the system's authorities. */

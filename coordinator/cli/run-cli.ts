@@ -7,6 +7,7 @@ import { addFleetCommands, addNodeCommands } from './commands-fleet.ts'
 import { addHistoryCommand } from './commands-history.ts'
 import { addWatchCommands } from './commands-watch.ts'
 import { completionScript } from './completion.ts'
+import { addSimulate } from './commands-simulate.ts'
 import { addDoctor } from './doctor.ts'
 import { CliError, type CliIo, EXIT } from './io.ts'
 import { paintWith } from './table.ts'
@@ -41,6 +42,7 @@ export function buildProgram(io: CliIo, version: string, finished: (exitCode: nu
   addNodeCommands(group('node', 'act on nodes'))
   addKeyCommands(group('keys', 'keys of users and services'))
   addTokenCommands(group('token', 'tokens for hosts and operators'))
+  addSimulate(add)
   addDoctor(add)
   add(
     'completion <shell>',

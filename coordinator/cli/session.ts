@@ -19,6 +19,8 @@ export interface Session {
   client(): Promise<ApiClient>
   /** The value as JSON, or the lines for people. */
   print(value: unknown, lines: () => readonly string[]): void
+  /** The lines of a table as wide as the terminal. */
+  lines<T>(rows: readonly T[], columns: readonly Column<T>[]): readonly string[]
   table<T>(rows: readonly T[], columns: readonly Column<T>[], empty: string): void
   /** A line for people on stderr, also with `-o json`. */
   note(text: string): void
@@ -60,6 +62,7 @@ export function openSession(io: CliIo, flags: GlobalFlags, offers: { readonly cs
       return client
     },
     print,
+    lines: (rows, columns) => renderTable(rows, columns, { width, paint }),
     table: (rows, columns, empty) => {
       if (!json && rows.length === 0) return io.err(`${empty}\n`)
       print(rows, () => renderTable(rows, columns, { width, paint }))

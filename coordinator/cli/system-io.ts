@@ -1,5 +1,5 @@
 /** The real world for the command line. Constructed by main.ts only. */
-import { readFile, stat } from 'node:fs/promises'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { homedir } from 'node:os'
 import { request } from 'node:http'
@@ -37,6 +37,8 @@ export function systemIo(options: SystemIoOptions): CliIo {
     clock: systemClock(),
     readText: (path) => orNull(readFile(path, 'utf8')),
     modeOf: async (path) => (await orNull(stat(path)))?.mode ?? null,
+    sizeOf: async (path) => (await orNull(stat(path)))?.size ?? null,
+    writeText: (path, text) => writeFile(path, text),
     signal: options.signal,
     fetchWith,
     readApp: options.readApp,

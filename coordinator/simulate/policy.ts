@@ -10,6 +10,8 @@ export interface Observation {
   readonly loadPercent: number
   /** Work that arrived since the last tick, in instances' worth: what a request counter shows to one who knows the capacity. */
   readonly arrived: number
+  /** The same as a number of requests. */
+  readonly requests: number
 }
 
 export interface PolicyContext {

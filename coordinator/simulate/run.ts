@@ -71,7 +71,15 @@ export function runPolicy(policy: Policy, setup: RunSetup): RunResult {
     ...(setup.record ? { log: decisions } : {}),
   })
   const known = knownNeed(setup)
-  const controller = policy.start({ world, app: setup.app, spec: setup.spec, rules, pools, startTimeMs: setup.startTimeMs, known })
+  const controller = policy.start({
+    world,
+    app: setup.app,
+    spec: setup.spec,
+    rules,
+    pools,
+    startTimeMs: setup.startTimeMs,
+    known,
+  })
   const perSecond = ratePerInstance(tables.model)
   const noisy = (atMs: number, seconds: number) => poisson(demand.at(atMs) * perSecond * seconds, random) / (perSecond * seconds)
   for (let atMs = demand.startMs; atMs < fromMs && controller.learn; atMs += MINUTE_MS) controller.learn(atMs, noisy(atMs, 60))
@@ -105,7 +113,7 @@ export function runPolicy(policy: Policy, setup: RunSetup): RunResult {
     const loadPercent = supply === 0 ? 0 : (100 * served) / supply
     meter.add({ dtMs: tickMs, demand: need, supply, arrivals, late, failed: Math.min(arrivals, gaveUp * perSecond) })
 
-    controller.tick({ dtMs: tickMs, ready: supply, loadPercent, arrived })
+    controller.tick({ dtMs: tickMs, ready: supply, loadPercent, arrived, requests: arrivals })
     loadSum += loadPercent
     loadCount += 1
     if (setup.record && atMs >= nextPointMs) {

@@ -55,6 +55,8 @@ export function cliBed(api: ApiBed, role: OperatorRole = 'admin'): CliBed {
         clock: api.clock,
         readText: async (path) => bed.disk.get(path)?.text ?? null,
         modeOf: async (path) => bed.disk.get(path)?.mode ?? null,
+        sizeOf: async (path) => bed.disk.get(path)?.text.length ?? null,
+        writeText: async (path, text) => void bed.disk.set(path, { text, mode: 0o644 }),
         signal: bed.abort.signal,
         fetchWith: () => (url, init) => bed.fetch(url, init),
         readApp: (request) => bed.readApp(request),

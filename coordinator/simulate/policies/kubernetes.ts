@@ -47,10 +47,7 @@ export function hpa(targetPercent: number, id = 'hpa', title = `Kubernetes HPA a
             while ((recommendations[0]?.atMs ?? world.nowMs) <= world.nowMs - DOWN_WINDOW_MS) recommendations.shift()
             const stabilized = Math.max(wish, ...recommendations.map((each) => each.replicas))
             const current = world.wanted
-            const limited =
-              wish > current
-                ? Math.min(wish, Math.max(2 * current, current + 4))
-                : Math.min(current, stabilized)
+            const limited = wish > current ? Math.min(wish, Math.max(2 * current, current + 4)) : Math.min(current, stabilized)
             const count = Math.min(Math.max(least, rules.max), Math.max(least, limited))
             if (count !== current) world.scaleTo(count, `mean use asks for ${wish} at a target of ${targetPercent} %`)
           }
@@ -86,7 +83,9 @@ function createClusterAutoscaler(world: World): { tick(): void } {
       if (world.nowMs < nextScanMs) return
       nextScanMs = world.nowMs + SCAN_MS
       const pending = world.pending().length
-      const coming = world.machines.filter((machine) => machine.state === 'coming').reduce((sum, { pool: { holds } }) => sum + holds, 0)
+      const coming = world.machines
+        .filter((machine) => machine.state === 'coming')
+        .reduce((sum, { pool: { holds } }) => sum + holds, 0)
       if (pending > coming) {
         const missing = Math.ceil((pending - coming) / pool.holds)
         for (let count = 0; count < missing && world.machines.length < pool.max; count += 1)
@@ -114,7 +113,8 @@ function createClusterAutoscaler(world: World): { tick(): void } {
     }
     if (unneeded.length === 0 || world.nowMs - lastAddMs < AFTER_ADD_MS) return
     const empty = unneeded.filter((machine) => machine.instances.size === 0).slice(0, joined.length - 1)
-    const goes = empty.length > 0 ? empty : world.machines.some((machine) => machine.state === 'draining') ? [] : unneeded.slice(0, 1)
+    const goes =
+      empty.length > 0 ? empty : world.machines.some((machine) => machine.state === 'draining') ? [] : unneeded.slice(0, 1)
     for (const machine of goes) {
       world.drain(machine, 'below 50 % requested for 10 min')
       unneededSince.delete(machine.id)

@@ -1,0 +1,126 @@
+import { beforeAll, describe, expect, it } from 'vitest'
+import { aPool } from '../../test/builders/records.ts'
+import { aScale, aServiceSpec, aUnitSpec } from '../../test/builders/specs.ts'
+import { demandOf } from './demand.ts'
+import { POLICIES, policiesNamed } from './policies.ts'
+import { quadraticAtEnd } from './policies/published.ts'
+import { simPool } from './pools.ts'
+import { reportHtml } from './report-html.ts'
+import { type RunResult, runPolicy, type RunSetup } from './run.ts'
+import { DEFAULT_SERVICE_MODEL, serviceTables } from './service-model.ts'
+import type { Trace } from './trace.ts'
+
+const HOUR = 3_600_000
+const spec = aServiceSpec({
+  unit: aUnitSpec({ reservations: { cpuMillis: 500, memoryBytes: 2 ** 29 }, load: [{ kind: 'cpu' }] }),
+  scale: aScale({ max: 60, predict: 'auto' }),
+})
+
+/** A day's sine from 2 to 14 instances' worth in steps of 5 min; a jump that nobody foresees on the last day, where asked. */
+function daily(days: number, jumps = true): Trace {
+  const values = Float64Array.from({ length: days * 288 }, (_, index) => {
+    const jump = jumps && index > days * 288 - 40 && index < days * 288 - 20 ? 6 : 0
+    return 8 - 6 * Math.cos((2 * Math.PI * index) / 288) + jump
+  })
+  return { name: 'daily', startMs: 0, stepMs: 300_000, values }
+}
+
+function setup(fields: Partial<RunSetup> = {}, bootMs = 240_000): RunSetup {
+  const demand = demandOf(daily(4), 1)
+  const pool = aPool({ capacity: { cpuMillis: 2_000, memoryBytes: 2 ** 32, diskBytes: 0, slots: 50 }, max: 30 })
+  return {
+    demand,
+    fromMs: 72 * HOUR,
+    toMs: demand.endMs,
+    app: 'shop',
+    spec,
+    rules: spec.scale ?? aScale(),
+    tables: serviceTables(DEFAULT_SERVICE_MODEL),
+    pools: [simPool({ ...pool, capacity: { ...pool.capacity, diskBytes: 2 ** 34 } }, 'shop/web', spec, bootMs)],
+    startTimeMs: 10_000,
+    seed: 3,
+    record: true,
+    ...fields,
+  }
+}
+
+describe('a run', () => {
+  const results = new Map<string, RunResult>()
+  beforeAll(() => {
+    for (const policy of POLICIES) results.set(policy.id, runPolicy(policy, setup()))
+  })
+  const of = (id: string) => results.get(id)?.metrics ?? expect.fail(`no ${id}`)
+
+  it('gives the same for the same seed, and something else for another', () => {
+    const [policy] = policiesNamed('rubato')
+    if (policy === undefined) return expect.fail()
+    expect(runPolicy(policy, setup())).toEqual(results.get('rubato'))
+    expect(runPolicy(policy, setup({ seed: 4 })).metrics).not.toEqual(of('rubato'))
+  })
+
+  it('every policy follows the demand: some capacity at all times, none without end, machines gone when they are not needed', () => {
+    for (const [id, { metrics, timeline }] of results) {
+      expect(
+        timeline.every(({ ready }) => ready > 0),
+        id,
+      ).toBe(true)
+      expect(metrics.underTime, id).toBeLessThan(id === 'fixed-mean' ? 70 : 60)
+      expect(metrics.machineHours, id).toBeGreaterThan(24 * 1.5)
+      expect(metrics.machineHours, id).toBeLessThan(24 * 8)
+      const [machines] = [timeline.map((point) => point.machines)]
+      if (!id.startsWith('fixed')) expect(Math.min(...machines), id).toBeLessThan(Math.max(...machines) / 2)
+    }
+  })
+
+  it('B6: the forecast spares most of the time that a machine’s boot costs', () => {
+    expect(of('rubato').underTime).toBeLessThanOrEqual(of('rubato-reactive').underTime)
+    const demand = demandOf(daily(4, false), 1)
+    const slow = (id: string) => runPolicy(policiesNamed(id)[0] ?? expect.fail(), setup({ demand }, 1_800_000)).metrics
+    expect(slow('rubato').underTime).toBeLessThan(slow('hpa').underTime / 2)
+  })
+
+  it('a fixed count never changes, and machine hours are what its machines make', () => {
+    const { timeline, metrics } = results.get('fixed') ?? expect.fail()
+    const counts = new Set(timeline.slice(80).map(({ machines }) => machines))
+    expect(counts.size).toBe(1)
+    expect(metrics.costUsd).toBeCloseTo(metrics.machineHours * 0.1, 6)
+  })
+
+  it('every decision has a time and a reason, and the report holds them, escaped', () => {
+    const result = results.get('rubato') ?? expect.fail()
+    expect(result.decisions.length).toBeGreaterThan(10)
+    for (const { atMs, reason } of result.decisions) {
+      expect(atMs).toBeGreaterThanOrEqual(72 * HOUR)
+      expect(reason).not.toBe('')
+    }
+    const html = reportHtml({
+      heading: 'shop/web under <daily>',
+      setup: [['demand', 'daily']],
+      runs: [{ title: 'Rubato', source: 'here', bootMs: 240_000, result }],
+    })
+    expect(html).toContain('&lt;daily&gt;')
+    expect(html).not.toMatch(/(?:src|href)="(?!#)|url\(|@import|<script/)
+    expect(html.match(/<svg [^>]*role="img"/g)).toHaveLength(4)
+    expect(html.split('<tr><td>').length - 1).toBe(result.decisions.length)
+  })
+
+  it('a machine billed by the hour costs whole hours', () => {
+    const base = setup()
+    const pools = base.pools.map((pool) => ({ ...pool, billing: 'hour' as const }))
+    const [policy] = policiesNamed('hpa')
+    const byHour = runPolicy(policy ?? expect.fail(), { ...base, pools }).metrics
+    expect(byHour.costUsd).toBeGreaterThan(0.1 * byHour.machineHours)
+  })
+})
+
+describe('policies', () => {
+  it('are named, with a hint for a slip, and the HPA takes a target', () => {
+    expect(policiesNamed('rubato, hpa:60').map(({ id }) => id)).toEqual(['rubato', 'hpa:60'])
+    expect(() => policiesNamed('rubatto')).toThrow('There is no policy "rubatto"')
+  })
+
+  it('Reg’s parabola goes through a parabola', () => {
+    const values = Array.from({ length: 30 }, (_, x) => 2 + 3 * x - 0.1 * x * x)
+    expect(quadraticAtEnd(values)).toBeCloseTo(values.at(-1) ?? 0, 6)
+  })
+})
