@@ -61,4 +61,4 @@ bench: setup ## measure everything we claim (ONLY=area); writes bench-report.jso
 	@$(NODE) test/bench/main.ts
 
 clean: ## remove what was built; keeps node_modules
-	@rm -rf dist .cache bench-report.json demo-report.json
+	@rm -rf dist .cache bench-report.json elasticity-report.md demo-report.json

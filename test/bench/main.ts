@@ -23,6 +23,7 @@ const AREAS: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
   scaling: async () => (await import('./scaling-rule.bench.ts')).benchScalingRule(),
   history: async () => (await import('./history.bench.ts')).benchHistory(),
   deploy: async () => (await import('./agent.bench.ts')).benchDeploy(),
+  elasticity: async () => (await import('./elasticity.bench.ts')).benchElasticity(),
 }
 
 const only = process.env.ONLY?.split(',').filter(Boolean) ?? Object.keys(AREAS)
