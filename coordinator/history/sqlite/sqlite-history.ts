@@ -102,6 +102,7 @@ export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend
   const load = () => {
     file = openHistoryFile(path, maxBytes)
     keeper = createBlockKeeper(file)
+    bytes = file.usedBytes()
     for (const live of index.values()) live.isStored = false
     for (const { number, subject, measure, lastMs } of file.series()) {
       nextNumber = Math.max(nextNumber, number + 1)
