@@ -26,6 +26,8 @@ import { createRecordingLoop } from './history/recording-loop.ts'
 import type { HistoryBackend } from './history/series.ts'
 import { createForecastLoop, type ForecastLoop } from './forecast/forecast-loop.ts'
 import { createHub, type Hub, type HubSettings } from './hub/hub.ts'
+import { feedLearnedUse } from './placement/feed-learned-use.ts'
+import { createLearnedUse } from './placement/learned-use.ts'
 import { createPlacementLoop, type PlacementLoop } from './placement/placement-loop.ts'
 import type { Strategy } from './placement/model.ts'
 import type { Provider } from './providers/provider.ts'
@@ -107,9 +109,12 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   })
   const steadyNowMs = steadyTime(clock)
   const services = createServicesLoop({ state, observed, clock, logger, steadyNowMs })
-  const placement = createPlacementLoop({ state, observed, clock, logger, config: { strategy: settings.strategy } })
+  const learnedUse = createLearnedUse()
+  const charges = { chargeOf: learnedUse.chargeOf, onChargeChange: learnedUse.onChange }
+  const placement = createPlacementLoop({ state, observed, clock, logger, config: { strategy: settings.strategy }, ...charges })
   const scaling = createScalingLoop({ state, observed, clock, logger })
   const fleet = createFleetLoop({
+    ...charges,
     state,
     observed,
     providers: deps.providers,
@@ -153,6 +158,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
 
   const loops: readonly Loop[] = [services, placement, scaling, recording, forecasts, ...(settings.fleetEnabled ? [fleet] : [])]
 
+  let endLearning = () => {}
   return {
     cluster,
     state,
@@ -171,10 +177,12 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     start() {
       hub.start()
       catalog.start()
+      endLearning = feedLearnedUse(learnedUse, { state, observed, clock })
       for (const loop of loops) loop.start()
     },
     async stop() {
       for (const loop of loops) await loop.stop()
+      endLearning()
       catalog.stop()
       await hub.stop()
     },

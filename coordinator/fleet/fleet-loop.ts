@@ -17,6 +17,7 @@ import type { Random } from '../../shared/random.ts'
 import type { PlacementNode } from '../placement/model.ts'
 import { createNodeView } from '../placement/node-view.ts'
 import type { Refusal } from '../placement/plan-placement.ts'
+import type { LearnedUse } from '../placement/learned-use.ts'
 import type { ChargeOf } from '../placement/requests.ts'
 import type { Provider } from '../providers/provider.ts'
 import type { Observed } from '../state/observed.ts'
@@ -52,6 +53,7 @@ export interface FleetLoopDeps {
   readonly logger: Logger
   readonly config?: Partial<FleetConfig>
   readonly chargeOf?: ChargeOf
+  readonly onChargeChange?: LearnedUse['onChange']
   /** Instances that services will want within the machine lead time; machines for them come ahead of demand. Default none. */
   predicted?(): readonly Predicted[]
   /** Steady time that the rest of the coordinator measures deadlines with; default one of its own. */

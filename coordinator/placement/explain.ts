@@ -1,4 +1,5 @@
 /** Why an instance has no place: how many nodes each filter turned away. Pure. */
+import type { Resources } from '../../shared/model/resources.ts'
 
 export interface Rejection {
   /** Filter with its detail: `memory`, `taint gpu`, `constraint node.labels.disk==ssd`. */
@@ -19,6 +20,11 @@ export function explanationOf(nodes: number, counts: ReadonlyMap<string, number>
   const rejected = [...counts].map(([label, count]) => ({ label, count }))
   rejected.sort((a, b) => b.count - a.count || (a.label < b.label ? -1 : a.label > b.label ? 1 : 0))
   return { nodes, rejected }
+}
+
+/** "120m CPU and 80 MiB". */
+export function chargeText({ cpuMillis, memoryBytes }: Resources): string {
+  return `${Math.round(cpuMillis)}m CPU and ${Math.ceil(memoryBytes / 2 ** 20)} MiB`
 }
 
 /** "0 of 7 nodes: 3 memory, 2 taint gpu, 2 constraint node.labels.disk==ssd". */

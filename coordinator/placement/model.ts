@@ -9,6 +9,8 @@ import type { Capacity, Resources } from '../../shared/model/resources.ts'
 /** What one instance takes away from its node; it also takes one slot. */
 export interface Charge extends Resources {
   readonly diskBytes: number
+  /** Set when measured use stands for a reservation that is not there. */
+  readonly learned?: boolean
 }
 
 export interface PlacementRequest {
@@ -59,7 +61,7 @@ export interface PlacementNode {
   /** Local volumes here: `app/volume` → services that mount it. */
   readonly volumes: ReadonlyMap<string, ReadonlySet<ServiceId>>
   readonly images: ReadonlySet<string>
-  /** Measured use of its scarcest resource, 0–1; null when not reported. */
+  /** Measured use of its scarcest resource, or its reservations weighted by the load of who made them if that is more, 0–1; null when neither is reported. */
   readonly measuredUse: number | null
 }
 

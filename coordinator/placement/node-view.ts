@@ -22,10 +22,14 @@ export function createNodeView(deps: {
   readonly state: State
   readonly observed: Observed
   readonly chargeOf?: ChargeOf
+  /** Subscribes to services whose charge changed. */
+  readonly onChargeChange?: (listener: (service: ServiceId) => void) => () => void
 }): NodeView {
   const { state, observed } = deps
   const built = new Map<NodeId, PlacementNode>()
   const dirty = new Set<NodeId>()
+  /** Nodes of which nothing changed but what was measured. */
+  const measured = new Set<NodeId>()
   const replacements = new Map<string, readonly InstanceId[]>()
   const replaced = new Map<InstanceId, number>()
   let all = true
@@ -59,8 +63,11 @@ export function createNodeView(deps: {
         if (kind === 'service') noteReplacements(`${kind}\n${key}`, state.snapshot.get('service', key)?.pending ?? [])
       }
     }),
-    observed.onChange(({ nodes }) => {
-      for (const id of nodes) dirty.add(id)
+    observed.onChange(({ nodes, useOnly }) => {
+      for (const id of nodes) (useOnly ? measured : dirty).add(id)
+    }),
+    deps.onChargeChange?.((service) => {
+      for (const instance of state.snapshot.instancesOf(service)) if (instance.nodeId !== null) dirty.add(instance.nodeId)
     }),
   ]
 
@@ -68,24 +75,38 @@ export function createNodeView(deps: {
     nodes() {
       if (all) for (const id of state.snapshot.all('node').keys()) dirty.add(id)
       all = false
-      if (dirty.size === 0 && listed) return listed
+      if (dirty.size === 0 && measured.size === 0 && listed) return listed
       for (const id of dirty) {
         const record = state.snapshot.get('node', id)
         if (!record) built.delete(id)
-        else built.set(id, placementNodeOf(record, state.snapshot, observed.node(id), replaced, deps.chargeOf))
+        else {
+          const node = placementNodeOf(record, state.snapshot, observed, replaced, deps.chargeOf)
+          built.set(id, { ...node, images: withKept(node.images, built.get(id)?.images) })
+        }
+      }
+      for (const id of measured) {
+        const node = built.get(id)
+        const measuredUse = node && measuredUseOf(node.capacity, node.free, observed, id)
+        if (node && measuredUse !== undefined && measuredUse !== node.measuredUse) built.set(id, { ...node, measuredUse })
       }
       dirty.clear()
+      measured.clear()
       listed = [...built.values()].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
       return listed
     },
     stop() {
-      for (const unsubscribe of unsubscribers) unsubscribe()
+      for (const unsubscribe of unsubscribers) unsubscribe?.()
     },
   }
 }
 
 /** The request of an instance record, or null when its specification is gone. `home` is where its slot's volumes are. */
-export function requestOfRecord(record: InstanceRecord, snapshot: Snapshot, chargeOf?: ChargeOf): PlacementRequest | null {
+export function requestOfRecord(
+  record: InstanceRecord,
+  snapshot: Snapshot,
+  chargeOf?: ChargeOf,
+  pool: string | null = null,
+): PlacementRequest | null {
   const identity = parseInstanceId(record.id)
   if (!identity) return null
   const spec = specOfInstance(snapshot.get('app', identity.app), record)
@@ -96,6 +117,7 @@ export function requestOfRecord(record: InstanceRecord, snapshot: Snapshot, char
     spec,
     revision: record.revision,
     home,
+    pool,
     ...(chargeOf ? { chargeOf } : {}),
   })
   return spec.mode === 'global' && record.job !== undefined ? onlyOn(request, record.job.key) : request
@@ -133,7 +155,7 @@ export function closedReason(record: NodeRecord, observation: NodeObservation | 
 function placementNodeOf(
   record: NodeRecord,
   snapshot: Snapshot,
-  observation: NodeObservation | undefined,
+  observed: Observed,
   replaced: ReadonlyMap<InstanceId, number>,
   chargeOf: ChargeOf = reservedCharge,
 ): PlacementNode {
@@ -144,7 +166,7 @@ function placementNodeOf(
   const images = new Set<string>()
   let { cpuMillis, memoryBytes, diskBytes, slots } = record.capacity
   for (const instance of snapshot.get('assignments', record.id)?.instances ?? []) {
-    const request = requestOfRecord(instance, snapshot, chargeOf)
+    const request = requestOfRecord(instance, snapshot, chargeOf, record.pool)
     const charge = request?.charge ?? DEFAULT_CHARGE
     // What stops still holds its resources and ports until it is gone; for spreading it counts no more.
     cpuMillis -= charge.cpuMillis
@@ -173,20 +195,52 @@ function placementNodeOf(
     zone: record.zone,
     capacity: record.capacity,
     free: { cpuMillis, memoryBytes, diskBytes, slots },
-    closed: closedReason(record, observation),
+    closed: closedReason(record, observed.node(record.id)),
     services,
     repels,
     hostPorts,
     volumes,
     images,
-    measuredUse: measuredUseOf(record.capacity, observation),
+    measuredUse: measuredUseOf(record.capacity, { cpuMillis, memoryBytes, diskBytes, slots }, observed, record.id),
   }
 }
 
-/** Reports are untrusted: what is no finite number counts as not reported (fault row 13). */
-function measuredUseOf(capacity: Capacity, observation: NodeObservation | undefined): number | null {
-  const use = observation?.use
+/** Images of instances that are gone stay on the node for a while; so many are remembered. */
+const MAX_IMAGES = 200
+
+/** The images that are there, and of those that were, the latest that there is room to remember. */
+function withKept(now: ReadonlySet<string>, before: ReadonlySet<string> | undefined): ReadonlySet<string> {
+  const gone = [...(before ?? [])].filter((image) => !now.has(image))
+  return gone.length === 0 ? now : new Set([...gone, ...now].slice(-Math.max(MAX_IMAGES, now.size)))
+}
+
+/** Measurements are taken in steps of a twentieth: noise must not make one node after another look the best. */
+const MEASURED_STEPS = 20
+
+/**
+ * How full the node is by measurement: its scarcer resource, or what is reserved there times the mean load of its instances if that
+ * is more (a node full of busy instances is fuller than its reservations say).
+ * Reports are untrusted: what is no finite number counts as not reported (fault row 13).
+ */
+function measuredUseOf(capacity: Capacity, free: Capacity, observed: Observed, id: NodeId): number | null {
+  const use = observed.node(id)?.use
   if (!use || capacity.cpuMillis <= 0 || capacity.memoryBytes <= 0) return null
   const share = Math.max(use.cpuMillis / capacity.cpuMillis, use.memoryBytes / capacity.memoryBytes)
-  return Number.isFinite(share) ? Math.min(1, Math.max(0, share)) : null
+  if (!Number.isFinite(share)) return null
+  const reserved = 1 - Math.min(free.cpuMillis / capacity.cpuMillis, free.memoryBytes / capacity.memoryBytes)
+  const busy = Math.max(0, share, reserved * meanLoad(observed, id))
+  return Math.round(Math.min(1, busy) * MEASURED_STEPS) / MEASURED_STEPS
+}
+
+/** Mean load, 0–1, of the instances there that report one; 0 when none does. */
+function meanLoad(observed: Observed, id: NodeId): number {
+  let sum = 0
+  let count = 0
+  for (const instance of observed.instancesOn(id)) {
+    const load = instance.use?.loadPercent
+    if (load === null || load === undefined || !Number.isFinite(load)) continue
+    sum += Math.min(100, Math.max(0, load)) / 100
+    count += 1
+  }
+  return count === 0 ? 0 : sum / count
 }

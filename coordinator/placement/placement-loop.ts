@@ -7,12 +7,12 @@ import type { Clock } from '../../shared/clock.ts'
 import { RetryableError } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
-import { type InstanceId, type NodeId, parseInstanceId, serviceIdOf } from '../../shared/model/identity.ts'
+import { type InstanceId, type NodeId, parseInstanceId, type ServiceId, serviceIdOf } from '../../shared/model/identity.ts'
 import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
 import type { Observed } from '../state/observed.ts'
 import type { Snapshot, State } from '../state/state.ts'
 import { MAX_COMMIT_BYTES, MAX_COMMIT_OPERATIONS } from '../state/store.ts'
-import { type Explanation, explanationKind, renderExplanation } from './explain.ts'
+import { chargeText, type Explanation, explanationKind, renderExplanation } from './explain.ts'
 import { DEFAULT_PLACEMENT_OPTIONS, type PlacementNode, type PlacementOptions, type PlacementRequest } from './model.ts'
 import { createNodeView, requestOfRecord } from './node-view.ts'
 import { type Assignment, planPlacement, type Refusal } from './plan-placement.ts'
@@ -36,6 +36,8 @@ export interface PlacementLoopDeps {
   readonly logger: Logger
   readonly config?: Partial<PlacementOptions>
   readonly chargeOf?: ChargeOf
+  /** Subscribes to services whose charge changed. */
+  readonly onChargeChange?: (listener: (service: ServiceId) => void) => () => void
 }
 
 /** Room below the store's limit for keys, versions and punctuation that the estimate leaves out. */
@@ -139,7 +141,14 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
       unsubscribers = []
       await loop.stop()
     },
-    explanation: (instance) => refused.get(instance)?.explanation ?? null,
+    explanation(instance) {
+      const refusal = refused.get(instance)
+      if (!refusal) return null
+      const { charge } = refusal.request
+      return charge.learned
+        ? { ...refusal.explanation, note: `it is charged ${chargeText(charge)}, as measured` }
+        : refusal.explanation
+    },
     refusals: () => [...refused.values()],
     onRefusals(listener) {
       listeners.add(listener)
@@ -226,7 +235,8 @@ function homesWith(service: ServiceRecord, moves: Readonly<Record<string, NodeId
 
 function placedReason({ request, siblings, use }: Assignment, options: PlacementOptions): string {
   const strategy = request.rules.strategy ?? options.strategy
-  return `${strategy}, ${siblings} of ${request.service} there before, ${Math.round(use * 100)} % reserved with it`
+  const learned = request.charge.learned ? `; charged ${chargeText(request.charge)}, as measured` : ''
+  return `${strategy}, ${siblings} of ${request.service} there before, ${Math.round(use * 100)} % reserved with it${learned}`
 }
 
 function byteLength(value: unknown): number {

@@ -4,7 +4,7 @@
  * Each instance in turn goes to a node that no filter turns it away from and that costs least (scores.ts, with the zones it shall
  * be spread over); among nodes that cost the same any, but always the same one. Requests of a group have equal requirements
  * and are placed through one market (market.ts). An instance costs about the logarithm of the number of nodes, whatever the mix
- * of services (ADR 0013).
+ * of services (ADR 0018).
  */
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import { type Board, compare, openBoard } from './board.ts'
@@ -47,24 +47,36 @@ export function planPlacement(input: PlacementInput): PlacementPlan {
   const board = openBoard(input.nodes, input.requests, options)
   const assignments: Assignment[] = []
   const refusals: Refusal[] = []
-  for (const group of groupsInOrder(input.requests)) placeGroup(group, board, options, assignments, refusals)
+  for (const group of groupsInOrder(input.requests, input.nodes)) placeGroup(group, board, options, assignments, refusals)
   return { assignments, refusals }
 }
 
 /**
  * Important ones first; those that must be near others after them; then large before small, which packs better; then by key.
  */
-function groupsInOrder(requests: readonly PlacementRequest[]): readonly (readonly PlacementRequest[])[] {
+function groupsInOrder(
+  requests: readonly PlacementRequest[],
+  nodes: readonly PlacementNode[],
+): readonly (readonly PlacementRequest[])[] {
   const groups = new Map<string, PlacementRequest[]>()
   for (const request of requests) {
     const group = groups.get(request.group)
     if (group) group.push(request)
     else groups.set(request.group, [request])
   }
+  // Size in parts of the cluster: what is scarce there makes large.
+  const cpu = Math.max(
+    1,
+    nodes.reduce((sum, node) => sum + node.capacity.cpuMillis, 0),
+  )
+  const memory = Math.max(
+    1,
+    nodes.reduce((sum, node) => sum + node.capacity.memoryBytes, 0),
+  )
   const keyed = [...groups.values()].map((members) => {
     const [first] = members as [PlacementRequest]
     members.sort((a, b) => compare(a.id, b.id))
-    return { members, first, size: first.charge.memoryBytes / 2 ** 30 + first.charge.cpuMillis / 1000 }
+    return { members, first, size: first.charge.memoryBytes / memory + first.charge.cpuMillis / cpu }
   })
   keyed.sort(
     (a, b) =>

@@ -6,12 +6,12 @@ import type { Charge, PlacementRequest } from './model.ts'
 
 /**
  * Charged where a service reserves nothing: enough that a node does not fill with hundreds of free riders, little enough that
- * a small node takes a dozen. Learned use will take its place.
+ * a small node takes a dozen. Learned use (learned-use.ts) takes its place.
  */
 export const DEFAULT_CHARGE: Charge = { cpuMillis: 50, memoryBytes: 64 * 2 ** 20, diskBytes: 0 }
 
-/** What an instance of the unit is charged for, each dimension that is not reserved by default. The seam for learned use. */
-export type ChargeOf = (service: ServiceId, unit: UnitSpec) => Charge
+/** What an instance of the unit is charged for, in the pool given or in any; dimensions that are not reserved by what is known of its use. */
+export type ChargeOf = (service: ServiceId, unit: UnitSpec, pool?: string | null) => Charge
 
 export const reservedCharge: ChargeOf = (_service, unit) => ({
   cpuMillis: unit.reservations.cpuMillis > 0 ? unit.reservations.cpuMillis : DEFAULT_CHARGE.cpuMillis,
@@ -26,6 +26,8 @@ export interface RequestContext {
   /** Node that holds this slot's volumes already. */
   readonly home: NodeId | null
   readonly chargeOf?: ChargeOf
+  /** Pool of the node that it runs on; absent while it waits. */
+  readonly pool?: string | null
 }
 
 export function requestOf(id: InstanceId, context: RequestContext): PlacementRequest {
@@ -41,7 +43,7 @@ export function requestOf(id: InstanceId, context: RequestContext): PlacementReq
     id,
     service,
     group: `${service}@${revision}@${boundTo ?? ''}`,
-    charge: (context.chargeOf ?? reservedCharge)(service, spec.unit),
+    charge: (context.chargeOf ?? reservedCharge)(service, spec.unit, context.pool ?? onlyOf(spec.placement.pools)),
     rules: isGlobal ? { ...spec.placement, maxPerNode: 1 } : spec.placement,
     hostPorts: hostPortsOf(spec.unit),
     runtime: spec.unit.runtime,
@@ -53,6 +55,10 @@ export function requestOf(id: InstanceId, context: RequestContext): PlacementReq
     affinityRequired: affinity?.required ?? false,
     global: isGlobal,
   }
+}
+
+function onlyOf(pools: readonly string[]): string | null {
+  return pools.length === 1 ? (pools[0] ?? null) : null
 }
 
 /** `80/tcp` for each port that an instance takes on its own node. */

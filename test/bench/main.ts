@@ -22,6 +22,7 @@ const AREAS: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
   forecast: async () => (await import('./forecast.bench.ts')).benchForecast(),
   scaling: async () => (await import('./scaling-rule.bench.ts')).benchScalingRule(),
   history: async () => (await import('./history.bench.ts')).benchHistory(),
+  placement: async () => (await import('./placement.bench.ts')).benchPlacement(),
   deploy: async () => (await import('./agent.bench.ts')).benchDeploy(),
   elasticity: async () => (await import('./elasticity.bench.ts')).benchElasticity(),
 }

@@ -132,3 +132,64 @@ function serviceRequests(number: number, replicas: number, draw: Draw): Placemen
   }
   return Array.from({ length: replicas }, (_, slot) => ({ ...base, id: `${service}/${slot + 1}/1` }))
 }
+
+/** 1,000 nodes with 30 instances each, of which nine in ten have little room left; `near` finds a service on about ten of them. */
+export function fullCluster(seed: number): PlacementNode[] {
+  const draw = drawFrom(seed)
+  return mixedNodes(1000, seed).map((node) => {
+    const services = new Map<string, number>()
+    while (services.size < 30) services.set(`app/s${draw.between(0, 2999)}`, 1)
+    const left = draw.unit() < 0.9 ? draw.between(0, 3) / 100 : draw.between(5, 30) / 100
+    const { capacity } = node
+    const free = {
+      cpuMillis: Math.floor(capacity.cpuMillis * left),
+      memoryBytes: Math.floor(capacity.memoryBytes * draw.unit() * 0.2),
+      diskBytes: capacity.diskBytes,
+      slots: capacity.slots - 30,
+    }
+    return { ...node, services, free, images: new Set([...services.keys()].map((id) => `image-${id}`)), measuredUse: draw.unit() }
+  })
+}
+
+/** One instance that prefers a neighbour, keeps away from another and from its like, has a constraint and is spread over zones. */
+export function demandingRequest(number: number, seed: number): PlacementRequest {
+  const draw = drawFrom(seed * 7919 + number)
+  const [base] = serviceRequests(number, 1, draw) as [PlacementRequest]
+  const required = draw.unit() < 0.5
+  return {
+    ...base,
+    service: `app/s${draw.between(0, 2999)}`,
+    near: [`app/s${draw.between(0, 2999)}`],
+    avoid: [`app/s${draw.between(0, 2999)}`],
+    affinityRequired: required,
+    rules: { ...base.rules, spreadOver: ['node.zone'], strategy: null },
+  }
+}
+
+/** Amounts in parts of one node, for packing. */
+export interface Item {
+  readonly cpu: number
+  readonly memory: number
+}
+
+/**
+ * Mixes to pack. `even`: 2–50 % of a node in both. `opposed`: what needs much of one needs little of the other. `long-tail`:
+ * Pareto, many at 1 %, few at half a node. `vm-sizes` is real-shaped: cores in the shares that Cortez et al. published for a
+ * large public cloud (Resource Central, SOSP 2017: about half of the machines have one core, eight in ten one or two), and
+ * memory per core around 1.75 GB, at times four times that; on nodes of 32 cores and 112 GB.
+ */
+export const PACKING_MIXES: Readonly<Record<string, (draw: Draw) => Item>> = {
+  even: (draw) => ({ cpu: 0.02 + 0.48 * draw.unit(), memory: 0.02 + 0.48 * draw.unit() }),
+  opposed: (draw) => {
+    const size = 0.05 + 0.4 * draw.unit()
+    return draw.unit() < 0.5
+      ? { cpu: size, memory: 0.45 - 0.9 * (size - 0.05) }
+      : { cpu: 0.45 - 0.9 * (size - 0.05), memory: size }
+  },
+  'long-tail': (draw) => ({ cpu: draw.pareto(0.01, 1.1, 0.5), memory: draw.pareto(0.01, 1.1, 0.5) }),
+  'vm-sizes': (draw) => {
+    const unit = draw.unit()
+    const cores = unit < 0.5 ? 1 : unit < 0.8 ? 2 : unit < 0.93 ? 4 : unit < 0.98 ? 8 : 16
+    return { cpu: cores / 32, memory: Math.min(1, (cores * draw.pick([0.75, 1.75, 1.75, 1.75, 3.5, 7])) / 112) }
+  },
+}
