@@ -68,6 +68,34 @@ describe('services loop', () => {
     await cluster.stop()
   })
 
+  it.each(['start-first', 'stop-first'] as const)(
+    'a service that must grow while an update %s is unproven grows by what works',
+    async (order) => {
+      const cluster = await modelCluster(3)
+      const update = anUpdate({ order, monitorMs: 20_000 })
+      await cluster.deploy(spec({ replicas: 2, specHash: 'v1', update }))
+      await cluster.run(30)
+      await cluster.deploy(spec({ replicas: 2, specHash: 'v2', update }))
+      await cluster.run(3)
+      await cluster.state.commit(scaleService(cluster.state, { app: 'shop', service: 'web', count: 6, by: 't' }).change)
+      cluster.watch = () => {
+        const ready = new Set(cluster.ready(WEB))
+        const isProven = cluster.runs(WEB).filter(({ specHash }) => specHash === 'v2').length > 1
+        if (!isProven) return
+        // More than one of the new spec only once the first was ready for as long as the update wants to see it.
+        expect(cluster.runs(WEB).filter(({ id, specHash }) => specHash === 'v2' && ready.has(id)).length).toBeGreaterThan(0)
+      }
+      await cluster.run(8)
+      const hashes = cluster.runs(WEB).map(({ specHash }) => specHash)
+      expect(hashes.filter((hash) => hash === 'v2')).toHaveLength(1)
+      expect(hashes.filter((hash) => hash === 'v1').length).toBeGreaterThanOrEqual(5)
+      await cluster.run(250)
+      expect(cluster.runs(WEB).map(({ specHash }) => specHash)).toEqual(Array(6).fill('v2'))
+      expect(cluster.ready(WEB)).toHaveLength(6)
+      await cluster.stop()
+    },
+  )
+
   it('updates stop-first without two generations of a slot beside each other', async () => {
     const cluster = await modelCluster(2)
     const update = anUpdate({ order: 'stop-first', monitorMs: 0 })
@@ -77,8 +105,13 @@ describe('services loop', () => {
       expect(
         [...cluster.running.values()].flatMap((m) => [...m.values()].filter((p) => p !== 'stopped')).length,
       ).toBeLessThanOrEqual(2)
+    await cluster.run(30)
     await cluster.deploy(spec({ replicas: 2, update, specHash: 'v2' }))
-    await cluster.run(40)
+    for (let i = 0; i < 40; i += 1) {
+      await cluster.run(1)
+      // One after the other, not the next as soon as the first has stopped.
+      expect(cluster.ready(WEB).length).toBeGreaterThanOrEqual(1)
+    }
     expect(cluster.runs(WEB).map((record) => record.specHash)).toEqual(['v2', 'v2'])
     expect(cluster.state.snapshot.get('service', WEB)?.rollout?.phase).toBe('completed')
     await cluster.stop()

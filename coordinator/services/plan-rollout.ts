@@ -81,6 +81,33 @@ export function planRolloutFailure(
   return { rollout, rolledBack: true }
 }
 
+/**
+ * The spec that additions run while no instance of the new one has proved itself: the one that most ready instances run (a service
+ * that must grow in the middle of an update grows by what works). null: the new one has proved itself, or nothing else works.
+ */
+export function provenHash(draft: Draft, rollout: RolloutState | null): string | null {
+  if (rollout?.phase !== 'progressing') return null
+  const counts = new Map<string, number>()
+  for (const member of members(draft)) {
+    const { specHash } = member.record
+    if (specHash === draft.spec.specHash) {
+      if (isAccepted(draft, member)) return null
+    } else if (member.standing === 'ready') counts.set(specHash, (counts.get(specHash) ?? 0) + 1)
+  }
+  const [hash] = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))[0] ?? []
+  return hash !== undefined && revisionWithHash(draft.input.app, draft.spec.name, hash) !== null ? hash : null
+}
+
+/**
+ * How many empty slots may be filled with the new spec while it is unproven. An update stop-first empties them to fill them so; what
+ * is empty beside an update start-first is there because more are wanted.
+ */
+export function roomForUnproven(draft: Draft): number {
+  if (!updatesStopFirst(draft.spec)) return 0
+  const here = members(draft).filter((member) => member.record.specHash === draft.spec.specHash).length
+  return Math.max(0, parallelismOf(draft) - here)
+}
+
 /** Exchanges the next outdated instances as far as parallelism and delay allow, and notices when all is done. */
 export function planUpdates(draft: Draft, rollout: RolloutState | null): void {
   if (!isActive(rollout)) return
@@ -101,7 +128,11 @@ export function planUpdates(draft: Draft, rollout: RolloutState | null): void {
       )
     return
   }
-  const candidates = outdated.filter((member) => single(draft, member.slot) === member)
+  const isUnprovenYet = provenHash(draft, rollout) !== null
+  // An addition that waits for its place is exchanged once the new spec is known to work, or gone.
+  const candidates = outdated.filter(
+    (member) => single(draft, member.slot) === member && !(isUnprovenYet && member.standing === 'waiting'),
+  )
   const idle = candidates.filter(
     (member) => member.standing === 'waiting' || member.standing === 'completed' || member.standing === 'failed',
   )
@@ -117,8 +148,11 @@ export function planUpdates(draft: Draft, rollout: RolloutState | null): void {
   const blocked = [...draft.stopping].filter(
     ([slot, records]) => !draft.running.has(slot) && records.some((record) => isBlocking(draft, record)),
   ).length
-  const limit = spec.update.parallelism <= 0 ? Number.POSITIVE_INFINITY : spec.update.parallelism
-  const room = limit - blocked - unproven.filter((member) => !waitsAlone(draft, member)).length
+  // Where the old one stops first, one that waits for its place is out of service: no further one may follow it unproven.
+  const counts = (member: Member) => (isUnprovenYet && updatesStopFirst(spec)) || !waitsAlone(draft, member)
+  // A slot whose old one has just gone is filled later in this very plan: it is out of service as well.
+  const vacant = updatesStopFirst(spec) ? Math.max(0, draft.wanted - filledCount(draft) - draft.created.size - blocked) : 0
+  const room = parallelismOf(draft) - blocked - vacant - unproven.filter(counts).length
   const next = candidates
     .filter((member) => !idle.includes(member))
     .sort((a, b) => rank(a) - rank(b) || a.slot - b.slot)
@@ -126,6 +160,10 @@ export function planUpdates(draft: Draft, rollout: RolloutState | null): void {
   for (const member of next)
     if (updatesStopFirst(spec)) retire(draft, member, `update to revision ${draft.input.app.revision}`)
     else create(draft, member.slot, member.record, spec.specHash, `update to revision ${draft.input.app.revision}`)
+}
+
+function parallelismOf({ spec }: Draft): number {
+  return spec.update.parallelism <= 0 ? Number.POSITIVE_INFINITY : spec.update.parallelism
 }
 
 /** Why a new instance counts as failed, or null. One that waits for a place, or whose node is silent, is not to blame. */
@@ -154,10 +192,14 @@ function isUnproven(draft: Draft, member: Member): boolean {
 
 /** Every wanted slot is filled, or was and its job is done. */
 function isFull(draft: Draft): boolean {
+  return filledCount(draft) >= draft.wanted
+}
+
+function filledCount(draft: Draft): number {
   const done = Object.entries(draft.input.service.completed ?? {}).filter(
     ([slot, hash]) => hash === draft.spec.specHash && !draft.running.has(Number(slot)),
   ).length
-  return draft.running.size + done >= draft.wanted
+  return draft.running.size + done
 }
 
 /** Takes nobody's place and has none yet: capacity is missing, the update is not to blame. */

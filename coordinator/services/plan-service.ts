@@ -9,7 +9,7 @@ import { chooseVictims } from './choose-victims.ts'
 import { create, type Draft, isBlocking, members, retire, startDraft } from './draft.ts'
 import { planJob } from './plan-job.ts'
 import { planDrains, planFailed, planLost, planPairs, planRemovals } from './plan-replace.ts'
-import { isAccepted, planRolloutFailure, planRolloutStart, planUpdates } from './plan-rollout.ts'
+import { isAccepted, planRolloutFailure, planRolloutStart, planUpdates, provenHash, roomForUnproven } from './plan-rollout.ts'
 import { reason, revisionWithHash, type ServiceAction, type ServiceInput, unmetDependency, wantedCount } from './service-plan.ts'
 
 /** Most instances of one service that wait for a place at once: keeps its record well within one commit. */
@@ -129,11 +129,14 @@ function planMissing(draft: Draft, rollout: RolloutState | null): void {
     create(draft, slot, old.record, hash, `takes the place of ${old.record.id} (${whyVacated(draft, old.record.id)})`)
     missing -= 1
   }
+  const proven = provenHash(draft, rollout)
+  let room = proven === null ? missing : roomForUnproven(draft)
   for (let slot = 1; missing > 0; slot += 1) {
     if (taken(slot) || blocked.has(slot) || isDone(draft, slot)) continue
     const leaving = draft.stopping.get(slot)?.at(-1)
-    create(draft, slot, leaving ?? null, fresh, `${draft.wanted} instances are wanted`)
+    create(draft, slot, leaving ?? null, room > 0 || proven === null ? fresh : proven, `${draft.wanted} instances are wanted`)
     missing -= 1
+    room -= 1
   }
 }
 
