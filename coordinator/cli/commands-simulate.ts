@@ -98,7 +98,11 @@ export function addSimulate(add: AddVerb): void {
           startTimeMs: duration('--start', flags.start),
           seed: Math.floor(number('--seed', flags.seed)),
           record: true,
-          onProgress: (done) => session.progress(`${policy.title}, boot ${formatDuration(bootMs)}: ${Math.floor(100 * done)} %`),
+          // A terminal's line is replaced; elsewhere each is a line of its own.
+          onProgress: (done) => {
+            const percent = session.io.stderrIsTty ? Math.floor(100 * done) : 25 * Math.floor(4 * done)
+            session.progress(`${policy.title}, boot ${formatDuration(bootMs)}: ${percent} %`)
+          },
         }
         runs.push({ title: policy.title, source: policy.source, bootMs, result: runPolicy(policy, setup) })
         if (session.io.signal.aborted) return EXIT.interrupted
