@@ -11,7 +11,7 @@ import {
   aServiceRecord,
   someAssignments,
 } from '../../test/builders/records.ts'
-import { anAppSpec } from '../../test/builders/specs.ts'
+import { anAppSpec, aServiceSpec } from '../../test/builders/specs.ts'
 import { ROUTE_ROLES } from './roles.ts'
 import type { AppView, InstanceView, StatusView } from './schemas.ts'
 
@@ -305,6 +305,20 @@ describe('events', () => {
 })
 
 describe('fleet', () => {
+  it('an app is moved to other pools; pools that do not exist are named', async () => {
+    const bed = await apiBed()
+    await bed.seedApp(anAppSpec({ services: [aServiceSpec(), aServiceSpec({ name: 'each', mode: 'global' })] }))
+    await bed.state.commit(bed.state.change().put('pool', 'large', aPool({ name: 'large' })))
+    const migrate = (to: string[], path = '/v1/apps/shop/migrate') => bed.send('POST', path, { as: 'operator', body: { to } })
+    expect((await migrate(['nowhere'])).status).toBe(404)
+    expect((await migrate([])).status).toBe(422)
+    const dry = (await (await migrate(['large'], '/v1/apps/shop/migrate?dryRun=true')).json()) as { changed: boolean }
+    expect(dry.changed).toBe(false)
+    expect((await migrate(['large'])).status).toBe(202)
+    for (const service of bed.state.snapshot.get('app', 'shop')?.spec.services ?? [])
+      expect(service.placement.pools).toEqual(service.mode === 'global' ? [] : ['large'])
+  })
+
   it('a node is drained by id or host name, with the operator as its author', async () => {
     const bed = await apiBed()
     await bed.state.commit(bed.state.change().put('node', 'n-1', aNodeRecord({ hostname: 'alpha' })))

@@ -11,6 +11,7 @@ export const ROUTE_ROLES = {
   'PUT /v1/apps/{app}': 'operator',
   'DELETE /v1/apps/{app}': 'operator',
   'POST /v1/apps/{app}/rollback': 'operator',
+  'POST /v1/apps/{app}/migrate': 'operator',
   'GET /v1/services': 'viewer',
   'GET /v1/services/{app}/{service}': 'viewer',
   'POST /v1/services/{app}/{service}/scale': 'operator',

@@ -3,6 +3,7 @@ import { z } from '@hono/zod-openapi'
 import { specHashOf } from '../../shared/canonical.ts'
 import { ConflictError, NotFoundError } from '../../shared/errors.ts'
 import { parseDurationMs } from '../../shared/units.ts'
+import { serviceId } from '../../shared/model/identity.ts'
 import type { Pool } from '../../shared/model/node.ts'
 import { commitChange } from '../access/commit-change.ts'
 import type { ApiDeps } from './deps.ts'
@@ -25,6 +26,43 @@ const durationSchema = z
 export function addFleetRoutes(endpoints: Endpoints, deps: ApiDeps): void {
   addNodeRoutes(endpoints, deps)
   addPoolRoutes(endpoints, deps)
+  addMigration(endpoints, deps)
+}
+
+function addMigration({ add }: Endpoints, { state, apps }: ApiDeps): void {
+  add(
+    {
+      route: 'POST /v1/apps/{app}/migrate',
+      tag: 'fleet',
+      summary: 'Move the instances of an app to other pools, each replacement ready before the old one goes',
+      params: z.strictObject({ app: nameSchema }),
+      query: z.strictObject({ dryRun: queryFlag.optional() }),
+      body: z.strictObject({ to: z.array(nameSchema).min(1).max(50) }),
+      returns: z.object({ name: z.string(), revision: z.number(), changed: z.boolean(), moving: z.number() }),
+      status: 202,
+    },
+    async ({ params, query, body, actor }) => {
+      const app = state.snapshot.get('app', params.app)
+      if (!app || app.removing) throw new NotFoundError(`There is no app ${params.app}.`)
+      const unknown = body.to.find((name) => state.snapshot.get('pool', name) === undefined)
+      if (unknown !== undefined) throw new NotFoundError(`There is no pool ${unknown}.`)
+      const services = app.spec.services.map((spec) =>
+        spec.mode === 'global' ? spec : { ...spec, placement: { ...spec.placement, pools: body.to } },
+      )
+      const moving = app.spec.services.flatMap((spec) =>
+        spec.mode === 'global'
+          ? []
+          : state.snapshot.instancesOf(serviceId(app.name, spec.name)).filter(({ nodeId, goal }) => {
+              const pool = nodeId === null ? undefined : state.snapshot.get('node', nodeId)?.pool
+              return goal === 'run' && pool !== undefined && !body.to.includes(pool ?? '')
+            }),
+      ).length
+      if (query.dryRun) return { name: app.name, revision: app.revision, changed: false, moving }
+      const spec = { ...app.spec, services }
+      const done = await apps.deploy({ spec, source: app.source, actor, ifRevision: app.revision })
+      return { name: app.name, ...done, moving }
+    },
+  )
 }
 
 function addNodeRoutes({ add }: Endpoints, deps: ApiDeps): void {

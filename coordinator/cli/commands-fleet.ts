@@ -38,6 +38,27 @@ export function addFleetCommands(add: AddVerb): void {
   })
 }
 
+/** Moves an app between pools, and so between clouds. */
+export function addMigrateCommand(add: AddVerb): void {
+  add<{ to: string; dryRun?: boolean }>('migrate <app>', 'move an app to other pools, without a failed request', (command) =>
+    command
+      .requiredOption('--to <pools>', 'pools it may be on from now, separated by commas')
+      .option('--dry-run', 'tell how many instances would move'),
+  )(async (session, [app = ''], flags) => {
+    const client = await session.client()
+    const answer = await client.send<{ revision: number; moving: number }>('POST', `/v1/apps${path(app)}/migrate`, {
+      query: { dryRun: flags.dryRun },
+      body: { to: flags.to.split(',').map((name) => name.trim()) },
+    })
+    session.print(answer, () => [
+      flags.dryRun
+        ? `${answer.moving} instances of ${app} would move to ${flags.to}.`
+        : `${answer.moving} instances of ${app} move to ${flags.to}: "rubato ps ${app}" shows how far they are.`,
+    ])
+    return EXIT.ok
+  })
+}
+
 interface NodeFlags {
   readonly reason?: string
   readonly deadline?: string

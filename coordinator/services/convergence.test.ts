@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { parseInstanceId } from '../../shared/model/identity.ts'
 import { type ModelCluster, modelCluster } from '../../test/builders/model-cluster.ts'
+import { aNodeRecord } from '../../test/builders/records.ts'
 import { anAppSpec, aRestartPolicy, aContainerSpec, aServiceSpec, anUpdate, aUnitSpec } from '../../test/builders/specs.ts'
 import type { ServiceSpec } from '../../shared/model/app.ts'
 import { removeApp, rollbackApp, scaleService } from './deploy.ts'
@@ -314,6 +315,36 @@ describe('services loop', () => {
     await cluster.state.commit(cluster.state.change().put('assignments', to, { nodeId: to, instances: [copy] }))
     await cluster.run(20)
     expect([...cluster.state.snapshot.instances().values()].map(({ id, nodeId }) => [id, nodeId])).toEqual([['shop/web/1/2', to]])
+    await cluster.stop()
+  })
+
+  it('Q6: instances move to the pools that their service is allowed now, never fewer ready than wanted, and back again', async () => {
+    const cluster = await modelCluster(4)
+    const move = async (from: string, to: string) => {
+      for (const [id, pool] of [
+        ['n-1', 'a'],
+        ['n-2', 'a'],
+        ['n-3', 'b'],
+        ['n-4', 'b'],
+      ] as const) {
+        const availability = pool === from ? 'cordoned' : 'active'
+        const node = aNodeRecord({ id, pool, availability })
+        await cluster.state.commit(cluster.state.change().put('node', id, node))
+      }
+      const web = spec({ replicas: 4 }).services[0]
+      if (!web) throw new Error('no service')
+      await cluster.deploy(anAppSpec({ services: [{ ...web, placement: { ...web.placement, pools: [to] } }] }))
+      await cluster.run(40)
+    }
+    const where = () => cluster.runs(WEB).map(({ nodeId }) => cluster.state.snapshot.get('node', nodeId ?? '')?.pool)
+    await move('b', 'a')
+    expect(where()).toEqual(['a', 'a', 'a', 'a'])
+    cluster.watch = () => expect(cluster.ready(WEB).length).toBeGreaterThanOrEqual(4)
+    await move('a', 'b')
+    expect(where()).toEqual(['b', 'b', 'b', 'b'])
+    expect(cluster.state.snapshot.instances().size).toBe(4)
+    await move('b', 'a')
+    expect(where()).toEqual(['a', 'a', 'a', 'a'])
     await cluster.stop()
   })
 

@@ -2,7 +2,7 @@
 import { backoffCeilingMs } from '../../shared/backoff.ts'
 import { create, type Draft, isBackingOff, MAX_BACKOFF_MS, type Member, members, retire, single, wake } from './draft.ts'
 import type { RolloutState } from '../state/objects.ts'
-import { hasVolumes, isActive, isLeaving, mainRestart, reason, strictWaitMs } from './service-plan.ts'
+import { hasVolumes, isActive, isLeaving, isMisplaced, mainRestart, reason, strictWaitMs } from './service-plan.ts'
 
 /** Between attempts of what fails: 10 s, then twice as long each time, at most 5 min. */
 export const FAILURE_BACKOFF = { baseMs: 10_000, capMs: MAX_BACKOFF_MS }
@@ -119,14 +119,11 @@ export function planPairs(draft: Draft, isAccepted: (member: Member) => boolean)
 function planPair(draft: Draft, old: Member, replacement: Member, isAccepted: (member: Member) => boolean): void {
   const current = draft.spec.specHash
   const isUpdate = old.record.specHash !== current && replacement.record.specHash === current
-  const isDrain = isLeaving(draft.input, old.record.nodeId) && !isLeaving(draft.input, replacement.record.nodeId)
+  const isDrain = mustMove(draft, old) && !mustMove(draft, replacement)
   const isLost = old.standing === 'lost'
   const isMove = replacement.record.moves === true && replacement.record.specHash === old.record.specHash
   const isReady = replacement.standing === 'ready' || replacement.standing === 'completed'
-  const isHeir =
-    isReady &&
-    (replacement.record.specHash === current || old.standing !== 'ready') &&
-    !isLeaving(draft.input, replacement.record.nodeId)
+  const isHeir = isReady && (replacement.record.specHash === current || old.standing !== 'ready') && !mustMove(draft, replacement)
   if (isUpdate ? isAccepted(replacement) : (isDrain || isLost || isMove) && isReady) {
     retire(draft, old, `replaced by ${replacement.record.id}, which is ready`)
   } else if (isDrain && isPastDeadline(draft, old)) {
@@ -138,22 +135,30 @@ function planPair(draft: Draft, old: Member, replacement: Member, isAccepted: (m
   }
 }
 
-/** Moves instances off nodes that drain: a replacement beside each, at most a quarter of the service at once (fault row 42). */
+/** Its node drains, or is of a pool that the service no longer allows; what has its data there stays in the latter case. */
+function mustMove(draft: Draft, { record }: Member): boolean {
+  if (isLeaving(draft.input, record.nodeId)) return true
+  return draft.spec.mode !== 'global' && !hasVolumes(draft.spec) && isMisplaced(draft.input, draft.spec, record.nodeId)
+}
+
+/**
+ * Moves instances off nodes that drain or that their service no longer allows: a replacement beside each, at most a quarter of
+ * the service at once (fault row 42).
+ */
 export function planDrains(draft: Draft): void {
   const budget = Math.max(1, Math.ceil(draft.wanted / 4))
-  let moving = members(draft).filter(
-    (member) => isLeaving(draft.input, member.record.nodeId) && single(draft, member.slot) === undefined,
-  ).length
+  let moving = members(draft).filter((member) => mustMove(draft, member) && single(draft, member.slot) === undefined).length
   for (const member of members(draft)) {
-    if (!isLeaving(draft.input, member.record.nodeId) || single(draft, member.slot) !== member) continue
+    if (!mustMove(draft, member) || single(draft, member.slot) !== member) continue
     const node = member.record.nodeId
-    if (member.standing === 'completed') retire(draft, member, `finished; node ${node} drains`)
-    else if (draft.spec.mode === 'global' || strictWaitMs(draft.spec) !== null) retire(draft, member, `node ${node} drains`)
+    const why = isLeaving(draft.input, node) ? `node ${node} drains` : `node ${node} is of a pool that it may no longer be on`
+    if (member.standing === 'completed') retire(draft, member, `finished; ${why}`)
+    else if (draft.spec.mode === 'global' || strictWaitMs(draft.spec) !== null) retire(draft, member, why)
     else if (isPastDeadline(draft, member)) retire(draft, member, `drain deadline of node ${node} is over`)
     else if (isBackingOff(draft)) wake(draft, draft.backoff?.notBeforeMs ?? draft.now)
     else if (moving < budget) {
       moving += 1
-      create(draft, member.slot, member.record, member.record.specHash, `moves off node ${node}, which drains`)
+      create(draft, member.slot, member.record, member.record.specHash, `moves: ${why}`)
     } else
       draft.reasons.push(
         reason(member.record.id, 'drain-budget', `waits: ${moving} of at most ${budget} instances of its service are moving`),

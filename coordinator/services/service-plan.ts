@@ -13,6 +13,8 @@ export interface NodeView {
   readonly availability: Availability
   /** `unknown` when the hub has said nothing of it. */
   readonly liveness: Liveness
+  /** null: it belongs to none. */
+  readonly pool: string | null
   /** When a drain may stop an instance whose replacement is not ready; null unless it drains. */
   readonly drainDeadlineAtMs: number | null
   /** Instances of any service on it: tells the emptiest. */
@@ -148,6 +150,13 @@ export function mainRestart(spec: ServiceSpec): 'any' | 'on-failure' | 'none' {
 export function isLeaving(input: ServiceInput, nodeId: NodeId | null): boolean {
   const availability = nodeId === null ? undefined : input.node(nodeId)?.availability
   return availability === 'draining' || availability === 'drained'
+}
+
+/** On a node of a pool that its service no longer allows (`rubato migrate`, or another app file): it moves. */
+export function isMisplaced(input: ServiceInput, spec: ServiceSpec, nodeId: NodeId | null): boolean {
+  const { pools } = spec.placement
+  const node = nodeId === null || pools.length === 0 ? undefined : input.node(nodeId)
+  return node !== undefined && !pools.includes(node.pool ?? '')
 }
 
 /** Wanted instances of a replicated service: pinned before desired, within the bounds of its scaling. */

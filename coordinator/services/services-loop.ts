@@ -210,6 +210,7 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
     return {
       availability: node.availability,
       liveness: observed.node(id)?.liveness ?? 'unknown',
+      pool: node.pool,
       drainDeadlineAtMs: node.availability === 'draining' && node.drain ? node.drain.deadlineAtMs + jumpedMs : null,
       instances: state.snapshot.get('assignments', id)?.instances.length ?? 0,
     }
