@@ -174,7 +174,7 @@ function placementNodeOf(
     diskBytes -= charge.diskBytes
     slots -= 1
     const service = serviceIdOf(instance.id)
-    const counts = instance.goal === 'run' && !replaced.has(instance.id)
+    const counts = instance.goal === 'run' && !(replaced.has(instance.id) && isLeaving(instance, record, snapshot))
     if (counts) services.set(service, (services.get(service) ?? 0) + 1)
     if (!request) continue
     for (const port of request.hostPorts) hostPorts.add(port)
@@ -243,4 +243,12 @@ function meanLoad(observed: Observed, id: NodeId): number {
     count += 1
   }
   return count === 0 ? 0 : sum / count
+}
+
+/** Whether a replaced instance will go: not one whose drain was taken back, or that is moved to even nodes out and may yet stay. */
+function isLeaving(instance: InstanceRecord, node: NodeRecord, snapshot: Snapshot): boolean {
+  if (node.availability !== 'active') return true
+  const [app = '', name = ''] = instance.id.split('/')
+  const spec = snapshot.get('app', app)?.spec.services.find((service) => service.name === name)
+  return spec?.specHash !== instance.specHash
 }
