@@ -30,7 +30,7 @@ export function countTraffic(observed: Observed): TrafficCounts {
 
   const add = (id: InstanceId) => {
     const use = observed.instance(id)?.use
-    if (!use || (use.requests === 0 && use.denied === 0 && use.rxBytes === 0 && use.txBytes === 0)) return
+    if (!use || (use.requests === 0 && use.denied === 0 && use.rxBytes === 0 && use.txBytes === 0 && !use.latency)) return
     const service = id.slice(0, id.indexOf('/', id.indexOf('/') + 1))
     let traffic = services.get(service)
     if (traffic === undefined) {

@@ -11,13 +11,14 @@ export interface LoadReport {
   readonly loadPercent: number | null
   /** Backlog in instances' worth; null when it does not tell. */
   readonly demand: number | null
-  /** Requests that arrived since this instance's last report was counted. Absent: none. */
-  readonly requests?: number
 }
 
 export interface LoadWindow {
-  /** Adds one sample: a report of each ready instance. `atMs` is monotonic and must not decrease. */
-  add(atMs: number, reports: readonly LoadReport[]): void
+  /**
+   * Adds one sample: a report of each ready instance, and the requests that arrived since the sample before. `atMs` is monotonic and
+   * must not decrease.
+   */
+  add(atMs: number, reports: readonly LoadReport[], arrived?: number): void
   /** `leadMs`: how long an instance takes that is ordered now; a trend is looked for over about as long. */
   summary(atMs: number, leadMs?: number): LoadSummary
   /** Whether a sample is due: windows of hours are sampled more rarely than those of seconds. */
@@ -117,7 +118,7 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
     }
   }
 
-  const add = (atMs: number, reports: readonly LoadReport[]) => {
+  const add = (atMs: number, reports: readonly LoadReport[], arrived = 0) => {
     const last = samples.at(-1)
     if (last !== undefined && atMs - last.atMs > gapMs) {
       restart()
@@ -126,9 +127,7 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
     let sum = 0
     let reporting = 0
     let backlogs = 0
-    let arrived = 0
     for (const report of reports) {
-      arrived += report.requests ?? 0
       if (!isPercent(report.loadPercent)) continue
       reporting += 1
       const hasBacklog = isDemand(report.demand)

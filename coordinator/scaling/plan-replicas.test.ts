@@ -272,6 +272,57 @@ describe('load window', () => {
     ])
     expect(window.summary(9_000)).toMatchObject({ demandPercent: 60, completeMs: 0 })
   })
+  it('tells growth from a step, a spike and noise', () => {
+    const growthOf = (sumAt: (s: number) => number) => {
+      const window = createLoadWindow(30_000, 120_000)
+      let most = 0
+      for (let s = 0; s < 240; s += 1) {
+        window.add(s * 1000, [{ loadPercent: sumAt(s), demand: null }])
+        most = Math.max(most, window.summary(s * 1000, 60_000).growthPercentPerS)
+      }
+      return most
+    }
+    expect(growthOf((s) => s / 4)).toBeCloseTo(0.25)
+    expect(growthOf((s) => (s < 100 ? 10 : 90))).toBe(0)
+    expect(growthOf((s) => (s >= 100 && s < 110 ? 90 : 10))).toBe(0)
+    expect(growthOf((s) => 50 + 5 * Math.sin(s))).toBeLessThan(0.05)
+  })
+  it('holds samples over a time in which nothing happened as if each had been taken', () => {
+    const [looked, rested] = [createLoadWindow(30_000, 120_000), createLoadWindow(30_000, 120_000)]
+    const report = [{ loadPercent: 40, demand: null }]
+    for (let s = 0; s < 200; s += 1) for (const window of [looked, rested]) window.add(s * 1000, report)
+    expect(rested.isConstant(199_000)).toBe(true)
+    for (let s = 200; s < 900; s += 1) looked.add(s * 1000, report)
+    rested.holdUntil(899_000)
+    rested.add(899_000, report)
+    expect(rested.summary(899_000)).toEqual(looked.summary(899_000))
+  })
+  it('answers as a window that looks at every sample anew', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.integer({ min: 0, max: 100 }), fc.integer({ min: 0, max: 4 })), { minLength: 1, maxLength: 300 }),
+        (loads) => {
+          const window = createLoadWindow(10_000, 40_000)
+          const sums: { sum: number; n: number; mean: number | null }[] = []
+          for (const [s, [percent, n]] of loads.entries()) {
+            window.add(
+              s * 1000,
+              Array.from({ length: n }, () => ({ loadPercent: percent, demand: null })),
+            )
+            sums.push({ sum: percent * n, n, mean: null })
+            const recent = sums.slice(-10).filter((each) => each.n > 0)
+            const mean = recent.length === 0 ? null : recent.reduce((sum, each) => sum + each.sum, 0) / recent.length
+            sums[s] = { sum: percent * n, n, mean }
+            const { demandPercent, peakDemandPercent } = window.summary(s * 1000)
+            const peaks = sums.slice(-40).flatMap((each) => (each.mean === null ? [] : [each.mean]))
+            expect(demandPercent ?? -1).toBeCloseTo(mean ?? -1, 6)
+            expect(peakDemandPercent ?? -1).toBeCloseTo(peaks.length === 0 ? -1 : Math.max(...peaks), 6)
+          }
+        },
+      ),
+      { numRuns: 60 },
+    )
+  })
   it('counts a backlog as demand, and stays bounded over hours', () => {
     const window = createLoadWindow(3_600_000, 7_200_000)
     for (let s = 0; s < 40_000; s += 1) if (window.isDue(s * 1000)) window.add(s * 1000, [{ loadPercent: 100, demand: 3.4 }])

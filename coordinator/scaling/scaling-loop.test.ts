@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { ScaleRules } from '../../shared/model/app.ts'
 import { silentLogger } from '../../shared/logger.ts'
 import { aNodeObservation, anInstanceObservation, anInstanceUse, testObserved } from '../../test/builders/observed.ts'
 import { anAppRecord, aNodeRecord, anInstanceRecord, aServiceRecord, someAssignments } from '../../test/builders/records.ts'
@@ -6,21 +7,21 @@ import { anAppSpec, aScale, aServiceSpec } from '../../test/builders/specs.ts'
 import { memoryStore } from '../../test/fakes/memory-store.ts'
 import { virtualClock } from '../../test/fakes/virtual-clock.ts'
 import { openState } from '../state/state.ts'
-import { createScalingLoop } from './scaling-loop.ts'
+import { createScalingLoop, type ScalingLoopDeps } from './scaling-loop.ts'
 
-async function running() {
+async function running(scale: Partial<ScaleRules> = {}, deps: Partial<ScalingLoopDeps> = {}) {
   const clock = virtualClock()
   const state = await openState(memoryStore(), clock)
   const observed = testObserved()
   const change = state.change()
-  change.put('app', 'shop', anAppRecord({ spec: anAppSpec({ services: [aServiceSpec({ scale: aScale() })] }) }))
+  change.put('app', 'shop', anAppRecord({ spec: anAppSpec({ services: [aServiceSpec({ scale: aScale(scale) })] }) }))
   change.put('service', 'shop/web', aServiceRecord())
   change.put('node', 'n-1', aNodeRecord())
   change.put('assignments', 'n-1', someAssignments('n-1', [anInstanceRecord({ nodeId: 'n-1' })]))
   await state.commit(change)
   observed.setNode(aNodeObservation())
   observed.setInstance(anInstanceObservation())
-  const loop = createScalingLoop({ state, observed, clock, logger: silentLogger() })
+  const loop = createScalingLoop({ state, observed, clock, logger: silentLogger(), ...deps })
   loop.start()
   const desired = () => state.snapshot.get('service', 'shop/web')?.desired
   return { clock, state, observed, loop, desired }
@@ -46,6 +47,76 @@ describe('scaling loop', () => {
     observed.setUse(anInstanceUse({ loadPercent: 0 }), clock.now())
     await clock.advance(300_000)
     expect(desired()).toBe(1)
+    await loop.stop()
+  })
+  it('looks no more at a service that rests, and at once again when it has news', async () => {
+    let asked = 0
+    const forecastOf = () => {
+      asked += 1
+      return null
+    }
+    const { clock, observed, loop, desired } = await running({ predict: 'auto' }, { forecastOf })
+    observed.setUse(anInstanceUse({ loadPercent: 40 }), clock.now())
+    await clock.advance(300_000)
+    asked = 0
+    await clock.advance(100_000)
+    // Once per 15 s for the forecast, not once per second.
+    expect(asked).toBeLessThan(12)
+    observed.setUse(anInstanceUse({ loadPercent: 95 }), clock.now())
+    await clock.advance(6_000)
+    expect(desired()).toBe(2)
+    await loop.stop()
+    expect(clock.pendingTimers).toBe(0)
+  })
+  it('V5: raises the minimum of a schedule in time, and says why', async () => {
+    const schedules = [{ at: '0 8 * * *', timeZone: 'UTC', min: 3, max: 50 }]
+    const { clock, state, observed, loop, desired } = await running({ schedules })
+    observed.setUse(anInstanceUse({ loadPercent: 40 }), clock.now())
+    const untilMs = (Math.floor(clock.now() / 86_400_000) + 1) * 86_400_000 + 8 * 3_600_000 - clock.now()
+    const wait = untilMs % 86_400_000
+    await clock.advance(Math.max(0, wait - 120_000))
+    const before = desired()
+    await clock.advance(120_000)
+    expect(desired()).toBe(3)
+    expect((await state.events({ type: 'service.scaled' })).at(-1)?.message).toMatch(
+      /kept within 3 to 50 \(schedule "0 8 \* \* \*" UTC/,
+    )
+    expect(before === 1 || before === 3).toBe(true)
+    await loop.stop()
+  })
+  it('keeps decisions with their inputs, and tells when an objective is missed', async () => {
+    const { clock, state, observed, loop } = await running({ objective: { latencyP95Ms: 100 } })
+    const slow = Array.from({ length: 20 }, (_, bucket) => (bucket === 12 ? 40 : 0))
+    for (let i = 0; i < 120; i += 1) {
+      observed.setUse(anInstanceUse({ loadPercent: 40, requests: 40, latency: slow }), clock.now())
+      await clock.advance(2_000)
+    }
+    expect(loop.objective('shop/web')).toMatchObject({ kept: false, shareOfTime: 0, shareOfRequests: 0 })
+    expect(loop.objective('shop/web')?.shiftPercent).toBeLessThan(0)
+    expect(await state.events({ type: 'service.objective-missed' })).toHaveLength(1)
+    const [newest] = loop.decisionsOf('shop/web')
+    expect(newest?.load.demandPercent).toBeGreaterThan(0)
+    expect(loop.decisionsOf('shop/web').map(({ code }) => code)).toContain('up')
+    await loop.stop()
+  })
+  it('tells how many instances a trusted forecast asks for, and none without', async () => {
+    const forecast = {
+      method: 'x',
+      peak: 740,
+      expected: [],
+      upper: [],
+      atMs: 0,
+      stepMs: 60_000,
+      horizonMs: 240_000,
+      errorVsPersistence: 0.5,
+      isTrusted: true,
+    }
+    const { clock, observed, loop, desired } = await running({ predict: 'auto' }, { forecastOf: () => forecast })
+    observed.setUse(anInstanceUse({ loadPercent: 40 }), clock.now())
+    await clock.advance(40_000)
+    expect(loop.predictedCount('shop/web', 240_000)).toBe(10)
+    expect(desired()).toBe(10)
+    expect(loop.predictedCount('shop/none', 240_000)).toBe(null)
     await loop.stop()
   })
 })

@@ -1,166 +1,172 @@
 /**
- * Measures the load of every service that scales, once a second, and moves its wanted count by the rule of plan-replicas.
- * What it learns is in memory only: after a start it holds until its window is filled again, and never takes away before.
+ * Measures the load of every service that scales, once a second, and moves its wanted count by the rule of plan-replicas. A service
+ * that rests (nothing new, nothing that time moves) costs nothing. Windows are in memory only: after a start it holds until they are
+ * filled again, and never takes away before. Learned times and thresholds are kept with the service whenever a step is written.
  */
 import type { Clock } from '../../shared/clock.ts'
 import { UnavailableError } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
+import type { ServiceId } from '../../shared/model/identity.ts'
 import type { ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
-import { parseInstanceId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
+import type { DemandForecast } from '../forecast/forecaster.ts'
+import { countTraffic, type TrafficCounts } from '../history/traffic-counts.ts'
 import { createAges } from '../services/ages.ts'
-import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
-import { type InstanceObservation, isRoutable, type Observed } from '../state/observed.ts'
+import type { AppRecord, ServiceRecord } from '../state/objects.ts'
+import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
-import { createLoadWindow, type LoadWindow } from './load-window.ts'
-import { planReplicas, type ScaleAction, type ScalingDecision } from './plan-replicas.ts'
-import { createStartTimes, type StartTimes } from './start-times.ts'
+import { createAttention } from './attention.ts'
+import type { DecisionRecord } from './decision-log.ts'
+import type { LearnedView } from './learned-times.ts'
+import type { ObjectiveView } from './objective-book.ts'
+import { type ScaleAction, type ScalingDecision, smallestFor } from './plan-replicas.ts'
+import { createWatchedService, type WatchedService } from './watched-service.ts'
 
 export interface ScalingLoopDeps {
   readonly state: State
   readonly observed: Observed
   readonly clock: Clock
   readonly logger: Logger
+  /** What a service's demand will be within the horizon; absent or null: unknown. Called often, must be cheap. */
+  forecastOf?(id: ServiceId, horizonMs: number): DemandForecast | null
+  /** Learned time from a machine's order to its node; absent or null: unknown. */
+  machineLeadMs?(): number | null
 }
 
 export interface ScalingLoop extends Loop {
   /** The newest decision about a service; null when it does not scale or none was made yet. */
   decision(id: ServiceId): ScalingDecision | null
   decisions(): Iterable<ScalingDecision>
+  /** The last changes of decision, newest first; empty when it does not scale. */
+  decisionsOf(id: ServiceId): readonly DecisionRecord[]
+  /** Steps of the last hour that went the other way than the step before. */
+  turnsPerHour(id: ServiceId): number
   /** Learned 90th percentile of the time from placement to readiness, ms; null until it is known. */
   startTimeMs(id: ServiceId): number | null
+  /** All that was learned, of one pool or the largest of the pools. */
+  learned(id: ServiceId, pool?: string): LearnedView | null
+  /** How long an instance takes that is ordered now, with the machine it may need, ms; null until it is known. */
+  leadMs(id: ServiceId): number | null
+  /** How its objective is kept; null without one. */
+  objective(id: ServiceId): ObjectiveView | null
+  /** Instances that the forecast asks for within the horizon, within the present bounds; null without a trusted forecast. */
+  predictedCount(id: ServiceId, horizonMs: number): number | null
 }
 
 const TICK_MS = 1_000
 /** Services in one commit. */
 const BATCH = 50
-/** Before a start time is learned, and for very quick ones, an instance gets this long. */
-const LEAST_PATIENCE_MS = 60_000
-const PATIENCE_UNLEARNED_MS = 600_000
 
-interface Watched {
-  readonly window: LoadWindow
-  readonly rulesKey: string
-  readonly starts: StartTimes
-  /** Placed instances not yet ready, with the monotonic time they were first seen. */
-  starting: Map<string, number>
-  /** Mean load before the last step up. */
-  meanBeforePercent: number | null
-  decision: ScalingDecision | null
+interface Step {
+  readonly record: ServiceRecord
+  readonly action: ScaleAction
+  readonly decision: ScalingDecision
 }
 
-export function createScalingLoop({ state, observed, clock, logger: root }: ScalingLoopDeps): ScalingLoop {
-  const logger = root.with({ loop: 'scaling' })
-  const watched = new Map<ServiceId, Watched>()
+interface Found {
+  readonly app: AppRecord
+  readonly spec: ServiceSpec
+  readonly rules: ScaleRules
+}
+
+export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
+  const { state, observed, clock } = deps
+  const logger = deps.logger.with({ loop: 'scaling' })
+  const watched = new Map<ServiceId, WatchedService>()
+  /** Where a service stands in its app's spec; right as long as the app record is the same. */
+  const found = new Map<ServiceId, Found>()
   const ages = createAges(clock)
+  const attention = createAttention(state, observed)
+  let traffic: TrafficCounts | null = null
+  const watchDeps = {
+    state,
+    observed,
+    clock,
+    forecastOf: (id: ServiceId, horizonMs: number) => deps.forecastOf?.(id, horizonMs) ?? null,
+    machineLeadMs: () => deps.machineLeadMs?.() ?? null,
+  }
 
   const loop = createLoop({
     name: 'scaling',
     clock,
     logger,
     async run(signal) {
-      const steps: { record: ServiceRecord; action: ScaleAction; decision: ScalingDecision }[] = []
-      const present = new Set<ServiceId>()
-      for (const app of state.snapshot.all('app').values()) {
-        if (app.removing) continue
-        for (const spec of app.spec.services) {
-          const record = state.snapshot.get('service', serviceId(app.name, spec.name))
-          if (spec.scale === null || spec.mode === 'global' || record === undefined) continue
-          present.add(record.id)
-          const step = consider(spec, spec.scale, record)
-          if (step !== null) steps.push(step)
+      const steps: Step[] = []
+      const news: { id: ServiceId; kind: 'kept' | 'missed'; objectiveMs: number }[] = []
+      for (const id of attention.due(clock.monotonicMs())) {
+        const here = find(id)
+        const record = state.snapshot.get('service', id)
+        if (here === null || record === undefined) {
+          // A service whose record is not there yet is looked at again with the next change of its app.
+          if (here === null) forget(id)
+          continue
         }
+        const step = consider(here, record)
+        if (step !== null) steps.push(step)
+        const objectiveMs = here.rules.objective?.latencyP95Ms
+        const kind = objectiveMs === undefined ? null : (watched.get(id)?.objective.takeNews(objectiveMs) ?? null)
+        if (kind !== null && objectiveMs !== undefined) news.push({ id, kind, objectiveMs })
       }
-      for (const id of watched.keys()) if (!present.has(id)) watched.delete(id)
+      traffic?.reset()
       for (let i = 0; i < steps.length && !signal.aborted; i += BATCH) await commit(steps.slice(i, i + BATCH))
+      if (news.length > 0) await tell(news)
       return clock.now() + TICK_MS
     },
   })
 
-  function consider(spec: ServiceSpec, rules: ScaleRules, record: ServiceRecord) {
-    const nowMs = clock.monotonicMs()
-    const service = watch(record.id, rules)
-    const running = state.snapshot.instancesOf(record.id).filter((instance) => instance.goal === 'run')
-    const standings = running.map((instance) => ({
-      instance,
-      seen: readyStatus(instance),
-      crashLooping: observed.instance(instance.id)?.crashLooping ?? false,
-    }))
-    const ready = standings.flatMap(({ seen }) => (seen === null ? [] : [seen]))
-    learnStarts(service, standings, nowMs)
-    if (service.window.isDue(nowMs))
-      service.window.add(
-        nowMs,
-        ready.map((seen) =>
-          hears(seen)
-            ? { loadPercent: seen.use?.loadPercent ?? null, demand: seen.use?.demand ?? null }
-            : { loadPercent: null, demand: null },
-        ),
-      )
+  function find(id: ServiceId): Found | null {
+    const [appName = '', name = ''] = id.split('/')
+    const app = state.snapshot.get('app', appName)
+    const known = found.get(id)
+    if (known !== undefined && known.app === app) return known
+    found.delete(id)
+    const spec = app?.removing === false ? app.spec.services.find((service) => service.name === name) : undefined
+    if (app === undefined || spec === undefined || spec.scale === null || spec.mode === 'global' || spec.job !== undefined)
+      return null
+    const here = { app, spec, rules: spec.scale }
+    found.set(id, here)
+    return here
+  }
+
+  function forget(id: ServiceId): void {
+    attention.forget(id)
+    watched.delete(id)
+    found.delete(id)
+  }
+
+  function consider({ spec, rules }: Found, record: ServiceRecord): Step | null {
+    let service = watched.get(record.id)
+    if (service === undefined) {
+      service = createWatchedService(watchDeps, record)
+      watched.set(record.id, service)
+    }
+    const before = service.decision?.code
     const last = record.lastScale
-    const plan = planReplicas({
-      serviceId: record.id,
-      rules,
-      boundsNote: null,
-      forecast: null,
-      wanted: record.desired,
-      pinned: record.pinned,
-      excluded: countUseless(service, standings, nowMs),
-      ready: new Set(ready.map((seen) => slotOf(seen.instance))).size,
-      load: service.window.summary(nowMs, service.starts.p90Ms() ?? 0),
-      leadMs: service.starts.p90Ms() ?? 0,
-      lastStep: last === null ? null : { from: last.from, to: last.to, agoMs: ages.of(`${record.id} ${last.atMs}`, last.atMs) },
-      rolloutUnhealthy: record.rollout !== null && UNHEALTHY.has(record.rollout.phase),
-      memoryOnly: spec.unit.load.length > 0 && spec.unit.load.every((source) => source.kind === 'memory'),
-      meanBeforePercent: service.meanBeforePercent,
-    })
-    if (service.decision?.code !== plan.decision.code && plan.decision.code === 'memory-hold')
+    const agoMs = last === null ? null : ages.of(`${record.id} ${last.atMs}`, last.atMs)
+    const { plan, restUntilMs } = service.look(spec, rules, record, agoMs, traffic?.of(record.id) ?? null)
+    if (before !== plan.decision.code && plan.decision.code === 'memory-hold')
       logger.warn('memory does not divide among replicas, holding', { serviceId: record.id })
-    service.decision = plan.decision
+    if (restUntilMs !== null) attention.rest(record.id, restUntilMs)
     const [action] = plan.actions
     return action === undefined ? null : { record, action, decision: plan.decision }
   }
 
-  function watch(id: ServiceId, rules: ScaleRules): Watched {
-    const rulesKey = `${rules.windowMs} ${rules.downWindowMs}`
-    const known = watched.get(id)
-    if (known?.rulesKey === rulesKey) return known
-    const fresh: Watched = {
-      window: createLoadWindow(rules.windowMs, rules.downWindowMs),
-      rulesKey,
-      starts: known?.starts ?? createStartTimes(),
-      starting: known?.starting ?? new Map(),
-      meanBeforePercent: known?.meanBeforePercent ?? null,
-      decision: known?.decision ?? null,
-    }
-    watched.set(id, fresh)
-    return fresh
-  }
-
-  function readyStatus(instance: InstanceRecord): InstanceObservation | null {
-    const seen = observed.instance(instance.id)
-    return seen !== undefined && isRoutable(seen, observed.node(seen.nodeId)) ? seen : null
-  }
-
-  /** Reports are deltas: an unchanged load is not sent again, so what counts is that its node is heard. */
-  function hears(seen: InstanceObservation): boolean {
-    const node = observed.node(seen.nodeId)
-    return node?.connected === true && node.liveness === 'live'
-  }
-
-  async function commit(
-    steps: readonly { record: ServiceRecord; action: ScaleAction; decision: ScalingDecision }[],
-  ): Promise<void> {
+  async function commit(steps: readonly Step[]): Promise<void> {
     const change = state.change()
-    for (const { record, action, decision } of steps) {
+    const taken: Step[] = []
+    for (const step of steps) {
+      const { record, action, decision } = step
       // The record of this very moment: an earlier batch took time to be written.
       const present = state.snapshot.get('service', record.id)
-      if (present === undefined || present.desired !== action.from || present.pinned !== null) continue
+      const service = watched.get(record.id)
+      if (present === undefined || service === undefined || present.desired !== action.from || present.pinned !== null) continue
+      taken.push(step)
       const atMs = clock.now()
       change.put('service', record.id, {
         ...present,
         desired: action.to,
         lastScale: { atMs, from: action.from, to: action.to, reason: action.reason },
+        learned: { ...service.learned.view(), shiftPercent: service.objective.shiftPercent },
       })
       const { n, ready, demandPercent, thresholdPercent, code } = decision
       change.event({
@@ -175,62 +181,67 @@ export function createScalingLoop({ state, observed, clock, logger: root }: Scal
     const outcome = await state.commit(change)
     if (outcome.kind === 'conflict') return
     if (outcome.kind !== 'committed') throw new UnavailableError(`the store did not take a scaling step: ${outcome.detail}`)
-    for (const { record, action, decision } of steps) {
+    for (const { record, action, decision } of taken) {
       const service = watched.get(record.id)
       if (service !== undefined && action.to > action.from) service.meanBeforePercent = decision.load.meanPercent
+      service?.log.stepped(action.from, action.to, clock.monotonicMs())
       if (record.lastScale !== null) ages.forget(`${record.id} ${record.lastScale.atMs}`)
     }
   }
 
+  async function tell(news: readonly { id: ServiceId; kind: 'kept' | 'missed'; objectiveMs: number }[]): Promise<void> {
+    const change = state.change()
+    for (const { id, kind, objectiveMs } of news) {
+      const p95Ms = watched.get(id)?.objective.view(objectiveMs).p95Ms ?? null
+      change.event({
+        actor: 'scaling',
+        type: `service.objective-${kind}`,
+        subject: id,
+        message: `The objective (95 % of answers within ${objectiveMs} ms) is ${kind}: p95 ${Math.round(p95Ms ?? 0)} ms.`,
+        severity: kind === 'missed' ? 'warning' : 'info',
+        data: { objectiveMs, p95Ms },
+      })
+    }
+    const outcome = await state.commit(change)
+    if (outcome.kind !== 'committed') logger.warn('an event about objectives could not be written', { outcome: outcome.kind })
+  }
+
+  const rulesOf = (id: ServiceId): ScaleRules | null => find(id)?.rules ?? null
+
   return {
     name: loop.name,
-    start: loop.start,
+    start() {
+      traffic = countTraffic(observed)
+      attention.start()
+      loop.start()
+    },
     poke: loop.poke,
-    stop: loop.stop,
+    async stop() {
+      await loop.stop()
+      attention.stop()
+      traffic?.stop()
+    },
     decision: (id) => watched.get(id)?.decision ?? null,
     *decisions() {
       for (const service of watched.values()) if (service.decision !== null) yield service.decision
     },
-    startTimeMs: (id) => watched.get(id)?.starts.p90Ms() ?? null,
+    decisionsOf: (id) => watched.get(id)?.log.records() ?? [],
+    turnsPerHour: (id) => watched.get(id)?.log.turnsPerHour(clock.monotonicMs()) ?? 0,
+    startTimeMs: (id) => watched.get(id)?.learned.view().startMs ?? null,
+    learned: (id, pool) => watched.get(id)?.learned.view(pool) ?? null,
+    leadMs: (id) => watched.get(id)?.leadMs(true) ?? null,
+    objective(id) {
+      const objectiveMs = rulesOf(id)?.objective?.latencyP95Ms
+      return objectiveMs === undefined ? null : (watched.get(id)?.objective.view(objectiveMs) ?? null)
+    },
+    predictedCount(id, horizonMs) {
+      const rules = rulesOf(id)
+      const service = watched.get(id)
+      if (rules === null || service === undefined || rules.predict !== 'auto') return null
+      const forecast = deps.forecastOf?.(id, horizonMs) ?? null
+      if (forecast === null || !forecast.isTrusted) return null
+      const present = service.rulesNow(rules)
+      return smallestFor(present, forecast.peak, Math.max(1, present.min), Math.max(1, present.max))
+    },
   }
-}
-
-const UNHEALTHY: ReadonlySet<string> = new Set(['paused', 'failed', 'rolling-back'])
-
-interface Standing {
-  readonly instance: InstanceRecord
-  /** Its status while it is routable. */
-  readonly seen: InstanceObservation | null
-  readonly crashLooping: boolean
-}
-
-/** Notes how long instances took that became ready since the last look. */
-function learnStarts(service: Watched, standings: readonly Standing[], nowMs: number): void {
-  const starting = new Map<string, number>()
-  for (const { instance, seen } of standings) {
-    const sinceMs = service.starting.get(instance.id)
-    if (seen !== null && sinceMs !== undefined) service.starts.add(nowMs - sinceMs)
-    if (seen === null && instance.nodeId !== null) starting.set(instance.id, sinceMs ?? nowMs)
-  }
-  service.starting = starting
-}
-
-/** Slots in which nothing useful will come: crash-looping, or not ready long after others were. Waiting for a place is no fault. */
-function countUseless(service: Watched, standings: readonly Standing[], nowMs: number): number {
-  const learnedMs = service.starts.p90Ms()
-  const patienceMs = learnedMs === null ? PATIENCE_UNLEARNED_MS : Math.max(LEAST_PATIENCE_MS, 2 * learnedMs)
-  const useless = new Set<number>()
-  const useful = new Set<number>()
-  for (const { instance, seen, crashLooping } of standings) {
-    const isLate = nowMs - (service.starting.get(instance.id) ?? nowMs) > patienceMs
-    const isUseless = crashLooping || (seen === null && isLate)
-    ;(isUseless ? useless : useful).add(slotOf(instance.id))
-  }
-  let count = 0
-  for (const slot of useless) if (!useful.has(slot)) count += 1
-  return count
-}
-
-function slotOf(id: string): number {
-  return parseInstanceId(id)?.slot ?? 0
 }

@@ -10,7 +10,7 @@ import type { AppRecord, ServiceRecord } from '../state/objects.ts'
 import type { Change, Snapshot, State } from '../state/state.ts'
 import { bytesOf, MAX_RECORD_BYTES, nextRevision, rollbackTarget, runningOf, sameSpec } from './app-record.ts'
 import { firstGenerations } from './generations.ts'
-import { wantedCount } from './service-plan.ts'
+import { scaleLimits, wantedCount } from './service-plan.ts'
 
 /** Service records written with the app in one commit; the loop makes those of larger apps. */
 const MAX_SERVICES_AT_ONCE = 50
@@ -127,8 +127,9 @@ export function scaleService(
   if (spec.mode === 'global') throw refused('a global service has one instance per node')
   if (count !== null && !(Number.isInteger(count) && count >= 0 && count <= MAX_REPLICAS))
     throw refused(`count must be a whole number between 0 and ${MAX_REPLICAS}`)
-  if (count !== null && spec.scale !== null && (count < spec.scale.min || count > spec.scale.max))
-    throw refused(`count must be between ${spec.scale.min} and ${spec.scale.max}, the bounds of its scaling`)
+  const limits = spec.scale === null ? null : scaleLimits(spec.scale)
+  if (count !== null && limits !== null && (count < limits.min || count > limits.max))
+    throw refused(`count must be between ${limits.min} and ${limits.max}, the bounds of its scaling`)
   const id = serviceId(app.name, spec.name)
   const before = state.snapshot.get('service', id) ?? newService(state.snapshot, spec, id, ordinalAfter(state.snapshot, app.name))
   const after: ServiceRecord = { ...before, pinned: count, desired: spec.scale === null ? spec.replicas : before.desired }
@@ -182,7 +183,8 @@ function putServices(change: Change, snapshot: Snapshot, app: AppRecord, before:
 
 /** The wanted count after a deploy: scaling keeps its own within the new bounds; a pin goes when the file changes the count. */
 function rewanted(record: ServiceRecord, spec: ServiceSpec, old: ServiceSpec | undefined): ServiceRecord {
-  const desired = spec.scale === null ? startCount(spec) : Math.min(Math.max(record.desired, spec.scale.min), spec.scale.max)
+  const limits = spec.scale === null ? null : scaleLimits(spec.scale)
+  const desired = limits === null ? startCount(spec) : Math.min(Math.max(record.desired, limits.min), limits.max)
   const isRecounted =
     old === undefined ||
     old.replicas !== spec.replicas ||

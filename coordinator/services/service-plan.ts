@@ -2,7 +2,7 @@
  * What the planners of one service read and what they decide. Everything is data: times are epoch ms, elapsed times come
  * from a monotonic clock (a jump of the wall clock replaces nothing and fails no rollout).
  */
-import type { Dependency, ServiceSpec } from '../../shared/model/app.ts'
+import type { Dependency, ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Availability, Liveness } from '../../shared/model/node.ts'
 import type { Reason } from '../../shared/plan.ts'
@@ -163,7 +163,17 @@ export function isMisplaced(input: ServiceInput, spec: ServiceSpec, nodeId: Node
 export function wantedCount(spec: ServiceSpec, service: Pick<ServiceRecord, 'pinned' | 'desired'>): number {
   const wish = service.pinned ?? service.desired
   const whole = Number.isFinite(wish) ? Math.max(0, Math.floor(wish)) : 0
-  return spec.scale === null ? whole : Math.min(Math.max(whole, spec.scale.min), spec.scale.max)
+  if (spec.scale === null) return whole
+  const { min, max } = scaleLimits(spec.scale)
+  return Math.min(Math.max(whole, min), max)
+}
+
+/** Between what a count may ever be: the widest of the file's bounds and those of its schedules. */
+export function scaleLimits({ min, max, schedules = [] }: ScaleRules): { readonly min: number; readonly max: number } {
+  return {
+    min: Math.min(min, ...schedules.map((schedule) => schedule.min)),
+    max: Math.max(max, ...schedules.map((schedule) => schedule.max)),
+  }
 }
 
 /** The newest revision of the app in which this service has that hash; null when none is kept. */

@@ -126,6 +126,13 @@ export interface ServiceRecord {
   readonly lastScale: { readonly atMs: number; readonly from: number; readonly to: number; readonly reason: string } | null
   /** Images and unit of each revision still in use are found in the app's spec or history. */
   readonly backoff: { readonly failures: number; readonly notBeforeMs: number } | null
+  /** What scaling has learned, written with its steps: p90 in ms, and by how much the objective moves the thresholds. */
+  readonly learned?: {
+    readonly startMs: number | null
+    readonly warmUpMs: number | null
+    readonly coolDownMs: number | null
+    readonly shiftPercent: number
+  }
   /** Jobs (restart other than `any`): slot → spec hash with which it ran to its end, so that it is not run again. */
   readonly completed?: Readonly<Record<string, string>>
   /** Services with `job`: their runs. */

@@ -123,11 +123,8 @@ export function runRule(rule: Rule, scenario: Scenario, seed: number): RuleFigur
     if (s % 2 === 0) arrived = 0
     window.add(
       s * 1000,
-      ready.map(({ reported }, slot) => ({
-        loadPercent: reported,
-        demand: null,
-        ...(scenario.countsRequests && slot === 0 ? { requests } : {}),
-      })),
+      ready.map(({ reported }) => ({ loadPercent: reported, demand: null })),
+      scenario.countsRequests && ready.length > 0 ? requests : 0,
     )
     const wanted = instances.length
     // Started ones took `launchS`: twice that is too long, as the loop judges it.

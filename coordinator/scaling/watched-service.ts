@@ -1,0 +1,242 @@
+/** All that scaling knows of one service: its window, what was learned, its bounds and objective, and what was decided. In memory. */
+import type { Clock } from '../../shared/clock.ts'
+import type { ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
+import { type NodeId, parseInstanceId } from '../../shared/model/identity.ts'
+import type { DemandForecast } from '../forecast/forecaster.ts'
+import type { Traffic } from '../history/traffic-counts.ts'
+import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
+import { type InstanceObservation, isRoutable, type Observed } from '../state/observed.ts'
+import type { State } from '../state/state.ts'
+import { createDecisionLog, type DecisionLog } from './decision-log.ts'
+import { createInstanceTimes } from './instance-times.ts'
+import { createLearnedTimes, type LearnedTimes } from './learned-times.ts'
+import { createLoadWindow, type LoadReport, type LoadWindow } from './load-window.ts'
+import { createObjectiveKeeper, type ObjectiveKeeper } from './objective-keeper.ts'
+import { withShift } from './plan-objective.ts'
+import { planReplicas, type ReplicasPlan, type ScalingCode, type ScalingDecision } from './plan-replicas.ts'
+import { boundsAt, type ScaleBounds } from './plan-schedule.ts'
+
+export interface WatchedDeps {
+  readonly state: State
+  readonly observed: Observed
+  readonly clock: Clock
+  /** What the service's demand will be within the horizon; null: unknown. */
+  forecastOf(id: string, horizonMs: number): DemandForecast | null
+  /** Learned time from a machine's order to its node; null: unknown. */
+  machineLeadMs(): number | null
+}
+
+export interface Look {
+  readonly plan: ReplicasPlan
+  /** Monotonic ms until which only news can change anything; null: look again at the next tick. */
+  readonly restUntilMs: number | null
+}
+
+export interface WatchedService {
+  readonly log: DecisionLog
+  readonly learned: LearnedTimes
+  readonly objective: ObjectiveKeeper
+  readonly decision: ScalingDecision | null
+  /** Mean load before the last step up. */
+  meanBeforePercent: number | null
+  /** Order → ready and warmed up, sampling included; with the machine when `withMachine`. Null: not learned. */
+  leadMs(withMachine: boolean): number | null
+  /** The rules as they hold now. */
+  rulesNow(rules: ScaleRules): ScaleRules
+  look(spec: ServiceSpec, rules: ScaleRules, record: ServiceRecord, lastStepAgoMs: number | null, traffic: Traffic | null): Look
+}
+
+/** Before a start time is learned, and for very quick ones, an instance gets this long. */
+const LEAST_PATIENCE_MS = 60_000
+const PATIENCE_UNLEARNED_MS = 600_000
+/** Agents report every 2 s, and we look every second. */
+const SAMPLING_MS = 3_000
+/** How often the calendar is asked at least: the lead time may have changed. */
+const BOUNDS_MS = 60_000
+const FORECAST_MS = 15_000
+/** A horizon for forecasts while no start was seen. */
+const UNLEARNED_LEAD_MS = 60_000
+const UNHEALTHY: ReadonlySet<string> = new Set(['paused', 'failed', 'rolling-back'])
+const RESTFUL: ReadonlySet<ScalingCode> = new Set<ScalingCode>(['steady', 'at-max', 'pinned', 'no-data'])
+
+export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): WatchedService {
+  const { state, observed, clock } = deps
+  const { id } = record
+  const learned = createLearnedTimes(record.learned ?? null)
+  const times = createInstanceTimes(learned)
+  const objective = createObjectiveKeeper(record.learned?.shiftPercent ?? 0)
+  const log = createDecisionLog()
+  let window: { readonly key: string; readonly of: LoadWindow } | null = null
+  let bounds: { readonly of: ScaleBounds; readonly key: ScaleRules; readonly askAgainMs: number } | null = null
+  let arrived = 0
+  let decision: ScalingDecision | null = null
+
+  const windowFor = (rules: ScaleRules): LoadWindow => {
+    const key = `${rules.windowMs} ${rules.downWindowMs}`
+    if (window?.key !== key) window = { key, of: createLoadWindow(rules.windowMs, rules.downWindowMs) }
+    return window.of
+  }
+  const leadMs = (withMachine: boolean): number | null => {
+    const { startMs } = learned.view()
+    if (startMs === null) return null
+    return startMs + SAMPLING_MS + (withMachine ? (deps.machineLeadMs() ?? 0) : 0)
+  }
+  const boundsNow = (rules: ScaleRules): ScaleBounds => {
+    const nowMs = clock.monotonicMs()
+    if (bounds === null || bounds.key !== rules || nowMs >= bounds.askAgainMs) {
+      const wallMs = clock.now()
+      const of = boundsAt(rules, wallMs, leadMs(true) ?? UNLEARNED_LEAD_MS)
+      const waitMs = of.untilMs === null ? BOUNDS_MS : Math.min(BOUNDS_MS, Math.max(1, of.untilMs - wallMs))
+      bounds = { of, key: rules, askAgainMs: nowMs + waitMs }
+    }
+    return bounds.of
+  }
+  const rulesNow = (rules: ScaleRules): ScaleRules => {
+    const shiftPercent = rules.objective === undefined ? 0 : objective.shiftPercent
+    if (rules.schedules === undefined && shiftPercent === 0) return rules
+    const { min, max } = rules.schedules === undefined ? rules : boundsNow(rules)
+    return { ...withShift(rules, shiftPercent), min, max }
+  }
+  const readyStatus = (instance: InstanceRecord): InstanceObservation | null => {
+    const seen = observed.instance(instance.id)
+    return seen !== undefined && isRoutable(seen, observed.node(seen.nodeId)) ? seen : null
+  }
+  /** Reports are deltas: an unchanged load is not sent again, so what counts is that its node is heard. */
+  const hears = (seen: InstanceObservation): boolean => {
+    const node = observed.node(seen.nodeId)
+    return node?.connected === true && node.liveness === 'live'
+  }
+  const reportOf = (seen: InstanceObservation): LoadReport =>
+    hears(seen) ? { loadPercent: seen.use?.loadPercent ?? null, demand: seen.use?.demand ?? null } : NO_REPORT
+  const poolOf = (node: NodeId | null) => (node === null ? '' : (state.snapshot.get('node', node)?.pool ?? ''))
+
+  return {
+    log,
+    learned,
+    objective,
+    get decision() {
+      return decision
+    },
+    meanBeforePercent: null,
+    leadMs,
+    rulesNow,
+    look(spec, rules, record, lastStepAgoMs, traffic) {
+      const nowMs = clock.monotonicMs()
+      const samples = windowFor(rules)
+      const all = state.snapshot.instancesOf(id)
+      const standings: Standing[] = []
+      for (const instance of all)
+        if (instance.goal === 'run')
+          standings.push({
+            instance,
+            seen: readyStatus(instance),
+            crashLooping: observed.instance(instance.id)?.crashLooping ?? false,
+          })
+      const ready = standings.flatMap(({ seen }) => (seen === null ? [] : [seen]))
+      times.observe(all, (instance) => observed.instance(instance)?.phase ?? null, poolOf, nowMs)
+      arrived += traffic?.requests ?? 0
+      if (samples.isDue(nowMs)) {
+        samples.holdUntil(nowMs)
+        samples.add(nowMs, ready.map(reportOf), arrived)
+        arrived = 0
+      }
+      const waitsForMachine = record.pending.length > 0
+      const ownLeadMs = leadMs(waitsForMachine)
+      const load = samples.summary(nowMs, ownLeadMs ?? 0)
+      const present = rulesNow(rules)
+      const horizonMs = ownLeadMs ?? UNLEARNED_LEAD_MS
+      const forecast = rules.predict === 'auto' ? deps.forecastOf(id, leadMs(true) ?? horizonMs) : null
+      const excluded = countUseless(times.waitedMs, learned.view().startMs, standings, nowMs)
+      const readySlots = new Set(ready.map((seen) => slotOf(seen.instance))).size
+      const last = record.lastScale
+      const plan = planReplicas({
+        serviceId: id,
+        rules: present,
+        boundsNote: bounds?.of.note ?? null,
+        forecast,
+        wanted: record.desired,
+        pinned: record.pinned,
+        excluded,
+        ready: readySlots,
+        load,
+        leadMs: ownLeadMs ?? 0,
+        lastStep: last === null || lastStepAgoMs === null ? null : { from: last.from, to: last.to, agoMs: lastStepAgoMs },
+        rolloutUnhealthy: record.rollout !== null && UNHEALTHY.has(record.rollout.phase),
+        memoryOnly: isMemoryLed(spec, ready),
+        meanBeforePercent: this.meanBeforePercent,
+      })
+      decision = plan.decision
+      log.add(plan.decision, clock.now())
+      if (rules.objective !== undefined)
+        objective.observe({
+          atMs: nowMs,
+          rules,
+          objectiveMs: rules.objective.latencyP95Ms,
+          answerTimes: traffic?.answerTimes ?? null,
+          meanPercent: load.meanPercent,
+          thresholdPercent: plan.decision.thresholdPercent ?? present.highPercent,
+          isSteady: times.starting === 0 && readySlots >= record.desired,
+          lastStepAgoMs,
+          atMost: record.desired >= present.max,
+        })
+      const isResting =
+        RESTFUL.has(plan.decision.code) &&
+        plan.actions.length === 0 &&
+        times.starting === 0 &&
+        rules.objective === undefined &&
+        samples.isConstant(nowMs)
+      if (!isResting) return { plan, restUntilMs: null }
+      const again = rules.predict === 'auto' ? nowMs + FORECAST_MS : Number.POSITIVE_INFINITY
+      return { plan, restUntilMs: Math.min(again, rules.schedules === undefined ? again : (bounds?.askAgainMs ?? nowMs)) }
+    },
+  }
+}
+
+const NO_REPORT: LoadReport = { loadPercent: null, demand: null }
+
+interface Standing {
+  readonly instance: InstanceRecord
+  /** Its status while it is routable. */
+  readonly seen: InstanceObservation | null
+  readonly crashLooping: boolean
+}
+
+/** Slots in which nothing useful will come: crash-looping, or not ready long after others were. Waiting for a place is no fault. */
+function countUseless(
+  waitedMs: (instance: string, nowMs: number) => number,
+  learnedMs: number | null,
+  standings: readonly Standing[],
+  nowMs: number,
+): number {
+  const patienceMs = learnedMs === null ? PATIENCE_UNLEARNED_MS : Math.max(LEAST_PATIENCE_MS, 2 * learnedMs)
+  let anyUseless = false
+  const isUseless = ({ instance, seen, crashLooping }: Standing) =>
+    crashLooping || (seen === null && waitedMs(instance.id, nowMs) > patienceMs)
+  for (const standing of standings) anyUseless ||= isUseless(standing)
+  if (!anyUseless) return 0
+  const useless = new Set<number>()
+  const useful = new Set<number>()
+  for (const standing of standings) (isUseless(standing) ? useless : useful).add(slotOf(standing.instance.id))
+  let count = 0
+  for (const slot of useless) if (!useful.has(slot)) count += 1
+  return count
+}
+
+/** Memory is what the load is: the only source, or the one that makes the load that is reported. */
+function isMemoryLed({ unit }: ServiceSpec, ready: readonly InstanceObservation[]): boolean {
+  if (!unit.load.some((source) => source.kind === 'memory')) return false
+  if (unit.load.every((source) => source.kind === 'memory')) return true
+  const limit = unit.containers.reduce((sum, { limits }) => sum + (limits.memoryBytes ?? 0), 0) || unit.reservations.memoryBytes
+  if (limit <= 0) return false
+  let load = 0
+  let memory = 0
+  for (const { use } of ready) {
+    load += use?.loadPercent ?? 0
+    memory += Math.min(100, (100 * (use?.memoryBytes ?? 0)) / limit)
+  }
+  return load > 0 && memory >= 0.98 * load
+}
+
+function slotOf(id: string): number {
+  return parseInstanceId(id)?.slot ?? 0
+}
