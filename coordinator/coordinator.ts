@@ -112,7 +112,14 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   const learnedUse = createLearnedUse()
   const charges = { chargeOf: learnedUse.chargeOf, onChargeChange: learnedUse.onChange }
   const placement = createPlacementLoop({ state, observed, clock, logger, config: { strategy: settings.strategy }, ...charges })
-  const scaling = createScalingLoop({ state, observed, clock, logger })
+  const scaling = createScalingLoop({
+    state,
+    observed,
+    clock,
+    logger,
+    forecastOf: (id, horizonMs) => forecasts.forecastOf(id, horizonMs),
+    machineLeadMs: () => fleet.machineLeadMs(),
+  })
   const fleet = createFleetLoop({
     ...charges,
     state,

@@ -238,6 +238,7 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
       const rules = rulesOf(id)
       const service = watched.get(id)
       if (rules === null || service === undefined || rules.predict !== 'auto') return null
+      if (state.snapshot.get('service', id)?.pinned !== null) return null
       const forecast = deps.forecastOf?.(id, horizonMs) ?? null
       if (forecast === null || !forecast.isTrusted) return null
       const present = service.rulesNow(rules)

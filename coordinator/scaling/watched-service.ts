@@ -144,8 +144,9 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
       const ownLeadMs = leadMs(waitsForMachine)
       const load = samples.summary(nowMs, ownLeadMs ?? 0)
       const present = rulesNow(rules)
+      // Machines come ahead of demand by the fleet, so that only the instances' own lead counts here.
       const horizonMs = ownLeadMs ?? UNLEARNED_LEAD_MS
-      const forecast = rules.predict === 'auto' ? deps.forecastOf(id, leadMs(true) ?? horizonMs) : null
+      const forecast = rules.predict === 'auto' ? deps.forecastOf(id, horizonMs) : null
       const excluded = countUseless(times.waitedMs, learned.view().startMs, standings, nowMs)
       const readySlots = new Set(ready.map((seen) => slotOf(seen.instance))).size
       const last = record.lastScale
