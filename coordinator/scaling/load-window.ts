@@ -16,9 +16,9 @@ export interface LoadReport {
 export interface LoadWindow {
   /**
    * Adds one sample: a report of each ready instance, and the requests that arrived since the sample before. `atMs` is monotonic and
-   * must not decrease.
+   * must not decrease. `isPartial`: some instances are on nodes that are not heard, so that more load may only be more hearing.
    */
-  add(atMs: number, reports: readonly LoadReport[], arrived?: number): void
+  add(atMs: number, reports: readonly LoadReport[], arrived?: number, isPartial?: boolean): void
   /** `leadMs`: how long an instance takes that is ordered now; a trend is looked for over about as long. */
   summary(atMs: number, leadMs?: number): LoadSummary
   /** Whether a sample is due: windows of hours are sampled more rarely than those of seconds. */
@@ -64,6 +64,8 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
   let completeSinceMs: number | null = null
   /** When the number of reporting instances last rose. */
   let risenAtMs = Number.NEGATIVE_INFINITY
+  /** When it last fell, or was not whole: what grows afterwards may be instances that are heard again. */
+  let fallenAtMs = Number.NEGATIVE_INFINITY
   /** The first sample within the window, and sums over those from it on. */
   let first = 0
   let known = 0
@@ -118,7 +120,7 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
     }
   }
 
-  const add = (atMs: number, reports: readonly LoadReport[], arrived = 0) => {
+  const add = (atMs: number, reports: readonly LoadReport[], arrived = 0, isPartial = false) => {
     const last = samples.at(-1)
     if (last !== undefined && atMs - last.atMs > gapMs) {
       restart()
@@ -138,6 +140,7 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
     leaveOld(atMs)
     // One that misses a report and is back within the window is not new.
     if (reporting > (last?.reporting ?? 0) && isMost(reporting)) rise(atMs)
+    if (isPartial || reporting < (last?.reporting ?? 0)) fallenAtMs = atMs
     if (missing) completeSinceMs = null
     else completeSinceMs ??= atMs
     cost.observe(atMs, sum, reporting, arrived)
@@ -193,6 +196,7 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
   /** Growth per second that all of the last moments show: the least of three between four equal parts. A step is no growth. */
   const growth = (atMs: number, leadMs: number): number => {
     const partMs = Math.min(downWindowMs, Math.max(windowMs, leadMs)) / 4
+    if (atMs - fallenAtMs < downWindowMs) return 0
     if ((samples[0]?.atMs ?? atMs) > atMs - 4 * partMs + everyMs) return 0
     let i = samples.length - 1
     let later: number | null = null

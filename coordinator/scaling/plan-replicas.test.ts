@@ -287,6 +287,31 @@ describe('load window', () => {
     expect(growthOf((s) => (s >= 100 && s < 110 ? 90 : 10))).toBe(0)
     expect(growthOf((s) => 50 + 5 * Math.sin(s))).toBeLessThan(0.05)
   })
+  it('takes instances that come back one by one for no growth', () => {
+    const window = createLoadWindow(30_000, 120_000)
+    let most = 0
+    for (let s = 0; s < 100; s += 1) {
+      const reporting = s < 20 ? 10 : s < 30 ? 4 : Math.min(10, 4 + Math.floor((s - 30) / 8))
+      window.add(
+        s * 1000,
+        Array.from({ length: reporting }, () => ({ loadPercent: 50, demand: null })),
+      )
+      most = Math.max(most, window.summary(s * 1000, 60_000).growthPercentPerS)
+    }
+    expect(most).toBe(0)
+    // A coordinator that has just started hears one node after the other.
+    const begun = createLoadWindow(30_000, 120_000)
+    for (let s = 0; s < 60; s += 1) {
+      const reporting = Math.min(10, 1 + Math.floor(s / 5))
+      begun.add(
+        s * 1000,
+        Array.from({ length: reporting }, () => ({ loadPercent: 50, demand: null })),
+        0,
+        reporting < 10,
+      )
+      expect(begun.summary(s * 1000, 30_000).growthPercentPerS).toBe(0)
+    }
+  })
   it('holds samples over a time in which nothing happened as if each had been taken', () => {
     const [looked, rested] = [createLoadWindow(30_000, 120_000), createLoadWindow(30_000, 120_000)]
     const report = [{ loadPercent: 40, demand: null }]

@@ -102,12 +102,12 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
     return seen !== undefined && isRoutable(seen, observed.node(seen.nodeId)) ? seen : null
   }
   /** Reports are deltas: an unchanged load is not sent again, so what counts is that its node is heard. */
-  const hears = (seen: InstanceObservation): boolean => {
-    const node = observed.node(seen.nodeId)
+  const hears = (nodeId: NodeId): boolean => {
+    const node = observed.node(nodeId)
     return node?.connected === true && node.liveness === 'live'
   }
   const reportOf = (seen: InstanceObservation): LoadReport =>
-    hears(seen) ? { loadPercent: seen.use?.loadPercent ?? null, demand: seen.use?.demand ?? null } : NO_REPORT
+    hears(seen.nodeId) ? { loadPercent: seen.use?.loadPercent ?? null, demand: seen.use?.demand ?? null } : NO_REPORT
   const poolOf = (node: NodeId | null) => (node === null ? '' : (state.snapshot.get('node', node)?.pool ?? ''))
 
   return {
@@ -137,7 +137,8 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
       arrived += traffic?.requests ?? 0
       if (samples.isDue(nowMs)) {
         samples.holdUntil(nowMs)
-        samples.add(nowMs, ready.map(reportOf), arrived)
+        const isPartial = standings.some(({ instance: { nodeId } }) => nodeId !== null && !hears(nodeId))
+        samples.add(nowMs, ready.map(reportOf), arrived, isPartial)
         arrived = 0
       }
       const waitsForMachine = record.pending.length > 0
