@@ -19,7 +19,7 @@ import { createAttention } from './attention.ts'
 import type { DecisionRecord } from './decision-log.ts'
 import type { LearnedView } from './learned-times.ts'
 import type { ObjectiveView } from './objective-book.ts'
-import { type ScaleAction, type ScalingDecision, smallestFor } from './plan-replicas.ts'
+import type { ScaleAction, ScalingDecision } from './plan-replicas.ts'
 import { createWatchedService, type WatchedService } from './watched-service.ts'
 
 export interface ScalingLoopDeps {
@@ -49,8 +49,6 @@ export interface ScalingLoop extends Loop {
   leadMs(id: ServiceId): number | null
   /** How its objective is kept; null without one. */
   objective(id: ServiceId): ObjectiveView | null
-  /** Instances that the forecast asks for within the horizon, within the present bounds; null without a trusted forecast. */
-  predictedCount(id: ServiceId, horizonMs: number): number | null
 }
 
 const TICK_MS = 1_000
@@ -233,16 +231,6 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     objective(id) {
       const objectiveMs = rulesOf(id)?.objective?.latencyP95Ms
       return objectiveMs === undefined ? null : (watched.get(id)?.objective.view(objectiveMs) ?? null)
-    },
-    predictedCount(id, horizonMs) {
-      const rules = rulesOf(id)
-      const service = watched.get(id)
-      if (rules === null || service === undefined || rules.predict !== 'auto') return null
-      if (state.snapshot.get('service', id)?.pinned !== null) return null
-      const forecast = deps.forecastOf?.(id, horizonMs) ?? null
-      if (forecast === null || !forecast.isTrusted) return null
-      const present = service.rulesNow(rules)
-      return smallestFor(present, forecast.peak, Math.max(1, present.min), Math.max(1, present.max))
     },
   }
 }
