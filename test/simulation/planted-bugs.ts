@@ -288,7 +288,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: 'coordinator/scaling/load-window.ts',
-        from: 'if (missing) completeSinceMs = null\n      else completeSinceMs',
+        from: 'if (missing) completeSinceMs = null\n    else completeSinceMs',
         to: 'completeSinceMs',
       },
     ],

@@ -73,10 +73,10 @@ function start(context: PolicyContext, predicts: boolean): Controller {
       forecaster?.observe(atMs, 100 * demand)
     },
     tick({ ready, loadPercent, arrived, requests }) {
-      const report: LoadReport = { loadPercent, demand: null, requests: requests / Math.max(1, ready) }
+      const report: LoadReport = { loadPercent, demand: null }
       reports.length = ready
       reports.fill(report)
-      if (window.isDue(world.nowMs)) window.add(world.nowMs, reports)
+      if (window.isDue(world.nowMs)) window.add(world.nowMs, reports, requests)
       const shown = ready * loadPercent
       minuteSum += loadPercent >= FULL_PERCENT ? Math.max(shown, 100 * arrived) : shown
       minuteCount += 1
