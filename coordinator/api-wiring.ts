@@ -93,6 +93,7 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
       waitingFor: (instance) => fleet.waitingFor(instance),
     },
     fleet: {
+      view: () => fleet.view(),
       figures() {
         const view = fleet.view()
         return { spentUsdThisMonth: view.spentUsd, limitUsdPerMonth: view.budgetUsdPerMonth }

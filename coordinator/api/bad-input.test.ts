@@ -214,6 +214,9 @@ describe('bad input, row by row', () => {
         figures() {
           throw new Error('password=hunter2')
         },
+        view() {
+          throw new Error('not asked for')
+        },
       },
     })
     const { status, problem } = await problemOf(bed, 'GET', '/v1/status', { headers: { 'x-request-id': 'abc' } })

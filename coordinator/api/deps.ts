@@ -3,6 +3,7 @@
  * Every changing function takes the actor (`operator:<name>`) and writes its audit event in the commit that changes the object;
  * expected refusals are thrown as errors of shared/errors.ts.
  */
+import type { FleetView } from '../fleet/fleet-view.ts'
 import type { z } from 'zod'
 import type { Clock } from '../../shared/clock.ts'
 import type { Ids } from '../../shared/ids.ts'
@@ -178,7 +179,7 @@ export interface ApiDeps {
   readonly joining: Joining
   readonly hub: HubAccess
   readonly explain: Explanations
-  readonly fleet: { figures(): FleetFigures }
+  readonly fleet: { figures(): FleetFigures; view(): FleetView }
   readonly history: History
   readonly caPem: string | null
   /** null when this coordinator carries no binary for the platform. */

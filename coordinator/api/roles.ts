@@ -31,6 +31,7 @@ export const ROUTE_ROLES = {
   'GET /v1/pools/{pool}': 'viewer',
   'PUT /v1/pools/{pool}': 'admin',
   'DELETE /v1/pools/{pool}': 'admin',
+  'GET /v1/fleet': 'viewer',
   'GET /v1/machines': 'viewer',
   'GET /v1/machines/{machine}': 'viewer',
   'GET /v1/keys': 'operator',

@@ -9,7 +9,18 @@ import { commitChange } from '../access/commit-change.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
 import { HttpProblem } from './problem.ts'
-import { idSchema, machineView, nameSchema, nodeView, pageOf, pageQuery, poolInput, poolView, queryFlag } from './schemas.ts'
+import {
+  fleetView,
+  idSchema,
+  machineView,
+  nameSchema,
+  nodeView,
+  pageOf,
+  pageQuery,
+  poolInput,
+  poolView,
+  queryFlag,
+} from './schemas.ts'
 import { page, viewMachine, viewNode, viewPool, type World } from './views.ts'
 
 const nodePath = z.strictObject({ node: idSchema })
@@ -27,6 +38,15 @@ export function addFleetRoutes(endpoints: Endpoints, deps: ApiDeps): void {
   addNodeRoutes(endpoints, deps)
   addPoolRoutes(endpoints, deps)
   addMigration(endpoints, deps)
+  endpoints.add(
+    {
+      route: 'GET /v1/fleet',
+      tag: 'fleet',
+      summary: 'Money, pools, and why nothing is bought or given back now',
+      returns: fleetView,
+    },
+    () => deps.fleet.view(),
+  )
 }
 
 function addMigration({ add }: Endpoints, { state, apps }: ApiDeps): void {

@@ -1,5 +1,6 @@
 /** The shapes of the API's answers and inputs. The CLI takes its types from here. Times are epoch ms, sizes bytes, CPU thousandths. */
 import { z } from '@hono/zod-openapi'
+import { MACHINE_PHASES } from '../../shared/model/node.ts'
 import { NAME_PATTERN, SERVICE_NAME_PATTERN } from '../../shared/model/identity.ts'
 
 export const nameSchema = z.string().regex(NAME_PATTERN, 'must be 1 to 63 of a-z, 0-9 and "-", beginning with a letter or digit')
@@ -202,6 +203,35 @@ export const machineView = z
   })
   .openapi('Machine')
 export type MachineView = z.infer<typeof machineView>
+
+export const fleetView = z
+  .object({
+    pools: z.array(
+      z.object({
+        name: z.string(),
+        provider: z.string(),
+        priceUsdPerHour: z.number(),
+        min: z.number(),
+        max: z.number(),
+        static: z.boolean(),
+        /** Machines by phase, without those that ended. */
+        counts: z.partialRecord(z.enum(MACHINE_PHASES), z.number()),
+        /** It rests after failures until then (epoch ms); null when it does not. */
+        cooling: z.object({ untilMs: z.number(), reason: z.string() }).nullable(),
+        /** Learned p90 of order → joined, and of a machine's life, ms. */
+        joinP90Ms: z.number().nullable(),
+        lifeP90Ms: z.number().nullable(),
+      }),
+    ),
+    /** USD this calendar month (UTC): spent so far, and with what is committed. */
+    spentUsd: z.number(),
+    projectedUsd: z.number(),
+    budgetUsdPerMonth: z.number().nullable(),
+    /** Why the last passes acted, waited or refused. */
+    reasons: z.array(z.object({ subject: z.string(), code: z.string(), text: z.string() })),
+  })
+  .openapi('Fleet')
+export type FleetStatus = z.infer<typeof fleetView>
 
 export const poolInput = z
   .strictObject({

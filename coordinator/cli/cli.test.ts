@@ -334,6 +334,25 @@ describe('looking', () => {
     expect(out).toContain('nodes 1/1  instances 1/2 ready, 1 pending')
   })
 
+  it('fleet status tells money, lead times, resting pools and reasons', async () => {
+    const { out } = await cli.run('fleet', 'status')
+    expect(out).toContain('this month: $1.25 spent, $3.50 with what is committed, limit $100.00')
+    expect(out).toContain('pool small: 2 joined, 1 booting, joins in 42 s (p90), rests for 90 s: sold out')
+    expect(out).toContain('n-1: is younger than 600 s')
+  })
+
+  it('migrate tells how many instances move, and which pool does not exist', async () => {
+    await seedShop()
+    const wrong = await cli.run('migrate', 'shop', '--to', 'nowhere')
+    expect(wrong.exitCode).not.toBe(EXIT.ok)
+    expect(wrong.err).toContain('There is no pool nowhere.')
+    await api.state.commit(api.state.change().put('pool', 'large', aPool({ name: 'large' })))
+    expect((await cli.run('migrate', 'shop', '--to', 'large', '--dry-run')).out).toBe(
+      '1 instances of shop would move to large.\n',
+    )
+    expect((await cli.run('migrate', 'shop', '--to', 'large')).out).toContain('1 instances of shop move to large')
+  })
+
   it('-o json gives JSON on every list', async () => {
     await seedShop()
     for (const verb of [

@@ -1,5 +1,5 @@
 /** nodes, node …, pools. */
-import type { MachineView, NodeView, PoolView } from '../api/schemas.ts'
+import type { FleetStatus, MachineView, NodeView, PoolView } from '../api/schemas.ts'
 import { EXIT } from './io.ts'
 import { ago, bytes, cores, path, type Session } from './session.ts'
 import type { Column, Style } from './table.ts'
@@ -36,6 +36,33 @@ export function addFleetCommands(add: AddVerb): void {
     }
     return EXIT.ok
   })
+}
+
+/** Verbs below `fleet`. */
+export function addFleetStatus(add: AddVerb): void {
+  add(
+    'status',
+    'money spent and committed, lead times, pools that rest, and why nothing is bought or given back now',
+  )(async (session) => {
+    const client = await session.client()
+    const fleet = await client.get<FleetStatus>('/v1/fleet')
+    const limit = fleet.budgetUsdPerMonth === null ? 'no limit' : `limit $${fleet.budgetUsdPerMonth.toFixed(2)}`
+    session.print(fleet, () => [
+      `this month: $${fleet.spentUsd.toFixed(2)} spent, $${fleet.projectedUsd.toFixed(2)} with what is committed, ${limit}`,
+      ...fleet.pools.map(poolLine(session.io.clock.now())),
+      ...fleet.reasons.map(({ subject, text }) => `${subject}: ${text}`),
+    ])
+    return EXIT.ok
+  })
+}
+
+function poolLine(nowMs: number): (pool: FleetStatus['pools'][number]) => string {
+  return ({ name, counts, joinP90Ms, cooling }) => {
+    const machines = Object.entries(counts).map(([phase, count]) => `${count} ${phase}`)
+    const lead = joinP90Ms === null ? '' : `, joins in ${Math.round(joinP90Ms / 1000)} s (p90)`
+    const rest = cooling === null ? '' : `, rests for ${Math.ceil((cooling.untilMs - nowMs) / 1000)} s: ${cooling.reason}`
+    return `pool ${name}: ${machines.join(', ') || 'no machines'}${lead}${rest}`
+  }
 }
 
 /** Moves an app between pools, and so between clouds. */

@@ -3,7 +3,7 @@ import { Command, CommanderError } from 'commander'
 import { messageOf, RubatoError } from '../../shared/errors.ts'
 import { addKeyCommands, addTokenCommands } from './commands-access.ts'
 import { addAppCommands } from './commands-apps.ts'
-import { addFleetCommands, addMigrateCommand, addNodeCommands } from './commands-fleet.ts'
+import { addFleetCommands, addFleetStatus, addMigrateCommand, addNodeCommands } from './commands-fleet.ts'
 import { addHistoryCommand } from './commands-history.ts'
 import { addWatchCommands } from './commands-watch.ts'
 import { completionScript } from './completion.ts'
@@ -41,6 +41,7 @@ export function buildProgram(io: CliIo, version: string, finished: (exitCode: nu
   addMigrateCommand(add)
   const group = (name: string, description: string) => verbAdder(program.command(name).description(description), io, finished)
   addNodeCommands(group('node', 'act on nodes'))
+  addFleetStatus(group('fleet', 'what is bought, and why'))
   addKeyCommands(group('keys', 'keys of users and services'))
   addTokenCommands(group('token', 'tokens for hosts and operators'))
   addSimulate(add)

@@ -169,7 +169,29 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
       placement: () => '0 of 1 node: 1 memory',
       waitingFor: () => null,
     },
-    fleet: { figures: () => ({ spentUsdThisMonth: 1.25, limitUsdPerMonth: 100 }) },
+    fleet: {
+      figures: () => ({ spentUsdThisMonth: 1.25, limitUsdPerMonth: 100 }),
+      view: () => ({
+        pools: [
+          {
+            name: 'small',
+            provider: 'lab',
+            priceUsdPerHour: 0.02,
+            min: 0,
+            max: 10,
+            static: false,
+            counts: { joined: 2, booting: 1 },
+            cooling: { untilMs: clock.now() + 90_000, reason: 'sold out' },
+            joinP90Ms: 42_000,
+            lifeP90Ms: null,
+          },
+        ],
+        spentUsd: 1.25,
+        projectedUsd: 3.5,
+        budgetUsdPerMonth: 100,
+        reasons: [{ subject: 'n-1', code: 'young', text: 'is younger than 600 s' }],
+      }),
+    },
     history: createMemoryHistory(clock),
     caPem: null,
     agentBinary: async (platform) =>
