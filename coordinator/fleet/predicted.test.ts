@@ -60,8 +60,12 @@ describe('instances wanted within the machine lead time', () => {
     expect(horizons).toEqual([90_000 + 5_000 + 60_000])
   })
 
-  it('is silent without trust, without a learned lead, for what is pinned, and never beyond the service’s most', () => {
-    expect(predict({ forecastOf: () => forecast(700, false) })).toEqual([])
+  it('keeps room for the errors of a forecast that is no better than persistence, once they are known', () => {
+    expect(predict({ forecastOf: () => forecast(720, false) })).toEqual([{ service: 'shop/web', count: 10 }])
+    expect(predict({ forecastOf: () => ({ ...forecast(720, false), errorVsPersistence: null }) })).toEqual([])
+  })
+
+  it('is silent without a forecast, without a learned lead, for what is pinned, and never beyond the service’s most', () => {
     expect(predict({ forecastOf: () => null })).toEqual([])
     expect(predict({ machineLeadMs: () => null })).toEqual([])
     expect(predict({}, 3)).toEqual([])

@@ -3,6 +3,7 @@
  * ahead of demand, while the instances themselves are started only when scaling wants them.
  */
 import type { ServiceId } from '../../shared/model/identity.ts'
+import type { ScaleRules } from '../../shared/model/app.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
 import { smallestFor } from '../scaling/plan-replicas.ts'
 import type { Snapshot } from '../state/state.ts'
@@ -22,7 +23,7 @@ export interface PredictedDeps {
 /** Demand is known once a minute: what comes within the next sample has to be seen too (design §8.2). */
 const SAMPLING_MS = 60_000
 
-/** Only trusted forecasts, of services that nobody pinned; within the bounds of their scaling. */
+/** Only of services that nobody pinned; within the bounds of their scaling. */
 export function predictedInstances(deps: PredictedDeps): readonly Predicted[] {
   const machineMs = deps.machineLeadMs()
   // Before a machine was ever bought nobody knows how far to look ahead.
@@ -34,8 +35,18 @@ export function predictedInstances(deps: PredictedDeps): readonly Predicted[] {
     const rules = deps.snapshot.get('app', app)?.spec.services.find((spec) => spec.name === name)?.scale
     if (!record || record.pinned !== null || !rules) continue
     const forecast = deps.forecastOf(service, machineMs + (deps.startTimeMs(service) ?? 0) + SAMPLING_MS)
-    if (forecast === null || !forecast.isTrusted || !Number.isFinite(forecast.peak)) continue
-    predicted.push({ service, count: smallestFor(rules, forecast.peak, rules.min, rules.max) })
+    const count = forecast === null ? null : countAhead(forecast, rules)
+    if (count !== null) predicted.push({ service, count })
   }
   return predicted
+}
+
+/**
+ * Instances that carry the peak of the forecast, within the bounds; null while it has not been scored. One that does not beat
+ * persistence counts too: it, or persistence itself, brings the p90 of its own errors over that time, which is the room that
+ * demand has been seen to take while a machine boots.
+ */
+export function countAhead(forecast: DemandForecast, rules: ScaleRules): number | null {
+  const isScored = forecast.isTrusted || forecast.errorVsPersistence !== null
+  return isScored && Number.isFinite(forecast.peak) ? smallestFor(rules, forecast.peak, rules.min, rules.max) : null
 }

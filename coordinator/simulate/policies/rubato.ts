@@ -4,10 +4,11 @@
  * whenever something waits; planCapacity when something fits nowhere or will not; planConsolidation every down interval.
  */
 import { DEFAULT_FLEET_CONFIG } from '../../fleet/config.ts'
+import { countAhead } from '../../fleet/predicted.ts'
 import { createDemandForecaster } from '../../forecast/demand-forecaster.ts'
 import type { DemandForecast } from '../../forecast/forecaster.ts'
 import { createLoadWindow, type LoadReport } from '../../scaling/load-window.ts'
-import { planReplicas, smallestFor } from '../../scaling/plan-replicas.ts'
+import { planReplicas } from '../../scaling/plan-replicas.ts'
 import type { Controller, Policy, PolicyContext } from '../policy.ts'
 import { createRubatoFleet } from './rubato-fleet.ts'
 
@@ -61,8 +62,9 @@ function start(context: PolicyContext, predicts: boolean): Controller {
     if (forecaster === null) return
     near = forecaster.forecast(startTimeMs + MINUTE_MS)
     const far = forecaster.forecast(machineLeadMs + MINUTE_MS)
-    ahead = far?.isTrusted === true ? smallestFor(rules, far.peak, 1, rules.max) : 0
-    expected = far?.isTrusted === true ? far.peak / 100 : null
+    const count = far === null ? null : countAhead(far, rules)
+    ahead = count ?? 0
+    expected = far === null || count === null ? null : far.peak / 100
   }
 
   return {
