@@ -73,6 +73,10 @@ export interface FleetLoop extends Loop {
   view(): FleetView
 }
 
+/** After planning what to buy, the plan rests this many times as long as it took: at most a fifth of a core goes into it. */
+const REST_PER_WORK = 4
+const LONGEST_REST_MS = 2_000
+
 export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const { state, observed, clock } = deps
   const logger = deps.logger.with({ loop: 'fleet' })
@@ -101,8 +105,12 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   let nextListAtMs = 0
   let nextDownAtMs = startWallMs + config.downIntervalMs
   let lastUpAtMs = startWallMs
+  /** Monotonic. */
+  let nextPlanAtMs = 0
   let lastScaleDownAtMs = startWallMs
   let learned: ReadonlyMap<string, PoolLead> | null = null
+  /** Longest lead time of the pools; undefined: to be found anew. Asked for by every service that scales. */
+  let longestLeadMs: number | null | undefined
   let waiting: ReadonlyMap<InstanceId, MachineId> = new Map()
   let blocked: ReadonlyMap<InstanceId, string> = new Map()
   let budgetReached: string | null = null
@@ -220,6 +228,9 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   }
 
   const capacity = async () => {
+    const startedMs = clock.monotonicMs()
+    // What cannot be bought is looked at again with every change; a thousand of them must not keep this process busy.
+    if (startedMs < nextPlanAtMs) return nowMs() + Math.ceil(nextPlanAtMs - startedMs)
     const refused = deps.placement
       .refusals()
       .filter((refusal) => state.snapshot.instances().get(refusal.instance)?.nodeId === null)
@@ -240,6 +251,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       config,
       nowMs: nowMs(),
     })
+    const tookMs = clock.monotonicMs() - startedMs
+    nextPlanAtMs = startedMs + tookMs + Math.min(LONGEST_REST_MS, REST_PER_WORK * tookMs)
     reasons.set('capacity', plan.reasons)
     blocked = plan.blocked
     const held = new Map(plan.waiting)
@@ -324,9 +337,12 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     name: 'fleet',
     start() {
       if (unsubscribers.length > 0) return
+      learned = null
+      longestLeadMs = undefined
       unsubscribers = [
         state.onChange(({ kinds, keys }) => {
           if (kinds.has('machine')) learned = null
+          if (kinds.has('machine') || kinds.has('pool')) longestLeadMs = undefined
           if (kinds.has('service')) for (const { kind, key } of keys) if (kind === 'service') noteScaleDown(key)
           if (kinds.has('machine') || kinds.has('node') || kinds.has('pool') || kinds.has('assignments')) loop.poke()
         }),
@@ -351,11 +367,13 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       return machine === undefined ? (blocked.get(instance) ?? null) : `waiting for machine ${machine}`
     },
     machineLeadMs(pool) {
-      const names = pool === undefined ? pools().flatMap(({ name, max }) => (max > 0 ? [name] : [])) : [pool]
-      return names.reduce<number | null>((longest, name) => {
-        const { joinP90Ms } = leadOf(leads(), name)
-        return joinP90Ms === null ? longest : Math.max(longest ?? 0, joinP90Ms)
-      }, null)
+      if (pool !== undefined) return leadOf(leads(), pool).joinP90Ms
+      if (longestLeadMs === undefined)
+        longestLeadMs = pools().reduce<number | null>((longest, { name, max }) => {
+          const joinP90Ms = max > 0 ? leadOf(leads(), name).joinP90Ms : null
+          return joinP90Ms === null ? longest : Math.max(longest ?? 0, joinP90Ms)
+        }, null)
+      return longestLeadMs
     },
     view: () =>
       fleetViewOf({
