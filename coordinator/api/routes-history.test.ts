@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { apiBed } from '../../test/builders/api-bed.ts'
+import { parseTrace } from '../simulate/trace.ts'
 import type { HistoryView } from './routes-history.ts'
 
 const SERVICE = encodeURIComponent('service shop/web')
@@ -48,14 +49,13 @@ describe('history routes', () => {
   })
 
   it('gives CSV as the simulator reads it', async () => {
-    const { get } = await bed()
+    const { get, startMs } = await bed()
     const response = await get(`?subject=${SERVICE}&measure=demand&step=15m`, { accept: 'text/csv' })
     expect(response.headers.get('content-type')).toMatch(/^text\/csv/)
-    expect((await response.text()).split('\n').slice(0, 3)).toEqual([
-      'timestamp,value',
-      '2026-01-05T00:00:00Z,44.5',
-      '2026-01-05T00:15:00Z,134.5',
-    ])
+    const text = await response.text()
+    const trace = parseTrace(text, { name: 'demand.csv' })
+    expect([trace.startMs, trace.stepMs, [...trace.values]]).toEqual([startMs, 900_000, [44.5, 134.5, 224.5, 314.5]])
+    expect(text.split('\n').slice(0, 3)).toEqual(['timestamp,value', '2026-01-05T00:00:00Z,44.5', '2026-01-05T00:15:00Z,134.5'])
   })
 
   it('lists series in pages', async () => {
