@@ -173,7 +173,16 @@ export const nodeView = z
     taints: z.array(z.string()),
     availability: z.enum(['active', 'cordoned', 'draining', 'drained']),
     liveness: z.enum(['unknown', 'live', 'suspect', 'lost']),
-    drain: z.object({ reason: z.string(), by: z.string(), startedAtMs: z.number(), deadlineAtMs: z.number() }).nullable(),
+    drain: z
+      .object({
+        reason: z.string(),
+        by: z.string(),
+        startedAtMs: z.number(),
+        deadlineAtMs: z.number(),
+        /** What cannot be moved, and stays until the deadline. */
+        waits: z.array(z.object({ instance: z.string(), why: z.string() })),
+      })
+      .nullable(),
     capacity,
     reserved: resources,
     use: resources.nullable(),

@@ -6,6 +6,7 @@ import { addResources, NO_RESOURCES, type Resources } from '../../shared/model/r
 import type { DemandForecast } from '../forecast/forecaster.ts'
 import type { AppRecord, InstanceRecord, ServiceRecord } from '../state/objects.ts'
 import { isRoutable, type Observed } from '../state/observed.ts'
+import { drainWaits } from '../services/drain-waits.ts'
 import { wantedCount } from '../services/service-plan.ts'
 import type { Snapshot } from '../state/state.ts'
 import { hasFailed, viewJob } from './view-job.ts'
@@ -177,6 +178,7 @@ export function viewNode({ snapshot, observed }: World, node: NodeRecord): NodeV
           by: node.drain.by,
           startedAtMs: node.drain.startedAtMs,
           deadlineAtMs: node.drain.deadlineAtMs,
+          waits: drainWaits(snapshot, node.id).map((wait) => ({ ...wait })),
         }
       : null,
     capacity: { ...node.capacity },

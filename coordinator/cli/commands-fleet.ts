@@ -137,7 +137,10 @@ async function each(
     if (node === undefined) continue
     const [method, url, body] = request(node)
     const answer = await client.send<NodeView | undefined>(method, url, body === undefined ? {} : { body })
-    session.print(answer ?? { id: node, removed: true }, () => [`${node} ${done}.`])
+    session.print(answer ?? { id: node, removed: true }, () => [
+      `${node} ${done}.`,
+      ...(answer?.drain?.waits ?? []).map(({ instance, why }) => `${instance} ${why}.`),
+    ])
   }
   return EXIT.ok
 }

@@ -3,6 +3,7 @@ import type { Clock } from '../../shared/clock.ts'
 import { ConflictError, NotFoundError, UnavailableError } from '../../shared/errors.ts'
 import type { NodeId } from '../../shared/model/identity.ts'
 import type { NodeRecord } from '../../shared/model/node.ts'
+import { drainWaits, drainWaitsText } from '../services/drain-waits.ts'
 import type { State } from '../state/state.ts'
 import { INTERRUPTED_BY } from './drain-reasons.ts'
 import { mayBecome } from './machine-states.ts'
@@ -28,7 +29,9 @@ const DEFAULT_DEADLINE_MS = 900_000
 /** Moves everything off the node. A node that drains already gets the new deadline, reason and fate. Throws NotFoundError. */
 export function drainNode(deps: NodeActionDeps, nodeId: NodeId, options: DrainOptions): Promise<NodeRecord> {
   const nowMs = deps.clock.now()
-  return editNode(deps, nodeId, options.by, 'node.draining', `${nodeId} drains: ${options.reason}`, (node) => ({
+  const waits = drainWaitsText(drainWaits(deps.state.snapshot, nodeId))
+  const message = `${nodeId} drains: ${options.reason}${waits === '' ? '' : `; ${waits}`}`
+  return editNode(deps, nodeId, options.by, 'node.draining', message, (node) => ({
     ...node,
     availability: node.availability === 'drained' ? 'drained' : 'draining',
     drain: {

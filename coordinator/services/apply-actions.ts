@@ -4,7 +4,7 @@ import type { AppRecord, InstanceRecord, NodeAssignments, ServiceRecord } from '
 import type { Change, Snapshot } from '../state/state.ts'
 import { CLUSTER_KEY } from '../access/cluster.ts'
 import { nextRevision, runningOf } from './app-record.ts'
-import { nextGeneration, withGeneration, withRetired } from './generations.ts'
+import { nextGeneration, withGeneration, withRetired, withRetiredHomes } from './generations.ts'
 import type { ServiceAction } from './service-plan.ts'
 
 /** Objects and bytes of one commit, with room for what else it holds. */
@@ -151,7 +151,7 @@ export function applyActions(
     if (deleted) {
       change.delete('service', service.id)
       const cluster = snapshot.get('cluster', CLUSTER_KEY)
-      if (cluster !== undefined) change.put('cluster', CLUSTER_KEY, withRetired(cluster, record))
+      if (cluster !== undefined) change.put('cluster', CLUSTER_KEY, withRetiredHomes(withRetired(cluster, record), record))
     }
     if (!deleted && record !== service) change.put('service', service.id, record)
     return applied

@@ -9,8 +9,8 @@ import { CLUSTER_KEY } from '../access/cluster.ts'
 import type { AppRecord, ServiceRecord } from '../state/objects.ts'
 import type { Change, Snapshot, State } from '../state/state.ts'
 import { bytesOf, MAX_RECORD_BYTES, nextRevision, rollbackTarget, runningOf, sameSpec } from './app-record.ts'
-import { firstGenerations } from './generations.ts'
-import { scaleLimits, wantedCount } from './service-plan.ts'
+import { firstGenerations, firstHomes } from './generations.ts'
+import { hasVolumes, scaleLimits, wantedCount } from './service-plan.ts'
 
 /** Service records written with the app in one commit; the loop makes those of larger apps. */
 const MAX_SERVICES_AT_ONCE = 50
@@ -145,12 +145,14 @@ export function scaleService(
 
 /** The record of a service that is new to its app. */
 export function newService(snapshot: Snapshot, spec: ServiceSpec, id: string, ordinal: number): ServiceRecord {
+  const cluster = snapshot.get('cluster', CLUSTER_KEY)
   return {
     id,
     desired: startCount(spec),
     pinned: null,
     rollout: null,
-    generations: firstGenerations(snapshot.get('cluster', CLUSTER_KEY), id),
+    generations: firstGenerations(cluster, id),
+    ...(hasVolumes(spec) ? firstHomes(cluster, id) : {}),
     pending: [],
     ordinal,
     lastScale: null,

@@ -48,3 +48,30 @@ export function withRetired<C extends Pick<ClusterRecord, 'retired'>>(
   if (Object.keys(retired).length <= MAX_LISTED) return { ...cluster, retired }
   return { ...cluster, retired: { [FLOOR]: Math.max(...Object.values(retired)) } }
 }
+
+/** Slots whose data is remembered after their services went: the record of the cluster stays small. */
+const MAX_RETIRED_HOMES = 1_000
+
+/** The cluster's record when a service with data has gone: its nodes keep the volumes, so its namesake shall find them. */
+export function withRetiredHomes<C extends Pick<ClusterRecord, 'retiredHomes'>>(
+  cluster: C,
+  service: Pick<ServiceRecord, 'id' | 'homes'>,
+): C {
+  const { [service.id]: _before, ...others } = cluster.retiredHomes ?? {}
+  const homes = service.homes ?? {}
+  const entries = Object.entries(Object.keys(homes).length === 0 ? others : { ...others, [service.id]: homes })
+  if (entries.length === 0 && cluster.retiredHomes === undefined) return cluster
+  let room = MAX_RETIRED_HOMES
+  // The oldest are forgotten first; a service is remembered whole or not at all.
+  const kept = entries.toReversed().filter(([, slots]) => {
+    room -= Object.keys(slots).length
+    return room >= 0
+  })
+  return { ...cluster, retiredHomes: Object.fromEntries(kept.toReversed()) }
+}
+
+/** Where the data of a service is that is new, but had a namesake; {} when nothing is known. */
+export function firstHomes(cluster: Pick<ClusterRecord, 'retiredHomes'> | undefined, id: string): Pick<ServiceRecord, 'homes'> {
+  const homes = cluster?.retiredHomes
+  return homes !== undefined && Object.hasOwn(homes, id) && homes[id] !== undefined ? { homes: homes[id] } : {}
+}

@@ -15,6 +15,8 @@ export interface ClusterRecord {
   readonly meshSecret: string
   /** Services that went → highest generation they used (`*`: of all not listed), so that a namesake never repeats an identity. */
   readonly retired?: Readonly<Record<string, number>>
+  /** Services that went → where the data of their slots is, so that `down` and `up` find it again. The last that went last. */
+  readonly retiredHomes?: Readonly<Record<string, Readonly<Record<string, NodeId>>>>
 }
 
 /** A deployed app; key is its name. */
