@@ -6,6 +6,7 @@ import type { Clock } from '../shared/clock.ts'
 import type { Ids } from '../shared/ids.ts'
 import type { Logger } from '../shared/logger.ts'
 import type { Loop } from '../shared/loop.ts'
+import type { InstanceId } from '../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../shared/model/node.ts'
 import type { Random } from '../shared/random.ts'
 import type { Files } from '../shared/files.ts'
@@ -111,7 +112,17 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   const services = createServicesLoop({ state, observed, clock, logger, steadyNowMs })
   const learnedUse = createLearnedUse()
   const charges = { chargeOf: learnedUse.chargeOf, onChargeChange: learnedUse.onChange }
-  const placement = createPlacementLoop({ state, observed, clock, logger, config: { strategy: settings.strategy }, ...charges })
+  const nothingBoughtFor = (instance: InstanceId): boolean =>
+    !settings.fleetEnabled || (fleet.waitingFor(instance) === null && fleet.noteFor(instance) !== null)
+  const placement = createPlacementLoop({
+    state,
+    observed,
+    clock,
+    logger,
+    config: { strategy: settings.strategy },
+    ...charges,
+    nothingBoughtFor,
+  })
   const scaling = createScalingLoop({
     state,
     observed,

@@ -72,7 +72,7 @@ function record(slot: number, overrides: Partial<InstanceRecord> = {}): Instance
   }
 }
 
-async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC) {
+async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC, others: readonly ServiceSpec[] = []) {
   const clock = virtualClock()
   const store: MemoryStore = memoryStore()
   const state: State = await openState(store, clock)
@@ -80,6 +80,7 @@ async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC) {
   const listeners = new Set<(change: ObservedChange) => void>()
   const observed = {
     frozen: null,
+    instance: () => undefined,
     node: (id: string) => ({ nodeId: id, liveness: liveness.get(id) ?? 'unknown', use: null }),
     onChange(listener: (change: ObservedChange) => void) {
       listeners.add(listener)
@@ -87,9 +88,9 @@ async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC) {
     },
   } as unknown as Observed
   for (const id of nodeIds) await state.commit(state.change().put('node', id, nodeRecord(id)))
-  const app = { name: 'shop', revision: 1, spec: { name: 'shop', services: [spec] }, source: '', deployedAtMs: 0 }
+  const app = { name: 'shop', revision: 1, spec: { name: 'shop', services: [spec, ...others] }, source: '', deployedAtMs: 0 }
   await state.commit(state.change().put('app', 'shop', { ...app, deployedBy: 't', history: [], removing: false }))
-  const loop = createPlacementLoop({ state, observed, clock, logger: silentLogger() })
+  const loop = createPlacementLoop({ state, observed, clock, logger: silentLogger(), nothingBoughtFor: () => true })
   running.push(loop)
   loop.start()
   return {
@@ -101,9 +102,9 @@ async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC) {
       liveness.set(id, what)
       for (const listener of listeners) listener({ nodes: new Set([id]), instances: new Set(), useOnly: false })
     },
-    async want(records: readonly InstanceRecord[]) {
+    async want(records: readonly InstanceRecord[], id = 'shop/web') {
       const rest = { desired: 0, pinned: null, rollout: null, generations: {}, ordinal: 1, lastScale: null, backoff: null }
-      await state.commit(state.change().put('service', 'shop/web', { id: 'shop/web', ...rest, pending: records }))
+      await state.commit(state.change().put('service', id, { id, ...rest, pending: records }))
     },
     pending: () => state.snapshot.get('service', 'shop/web')?.pending.length ?? 0,
     on: (id: string) => (state.snapshot.get('assignments', id)?.instances ?? []).map((instance) => instance.id),
@@ -168,6 +169,25 @@ describe('placement loop', () => {
     await bed.clock.advance(1000)
     expect(bed.on('a')).toHaveLength(2)
     expect(bed.loop.nodes().map((node) => node.free.slots)).toEqual([8, 9])
+  })
+
+  it('something far more important takes the room of one instance, by its normal stop, when nothing is bought', async () => {
+    const vip = { ...SPEC, name: 'vip', placement: { ...SPEC.placement, priority: 90 } } as ServiceSpec
+    const bed = await makeBed(['a'], SPEC, [vip])
+    await bed.want(Array.from({ length: 10 }, (_, index) => record(index + 1)))
+    await bed.clock.advance(1000)
+    expect(bed.on('a')).toHaveLength(10)
+    await bed.want([record(1, { id: 'shop/vip/1/1' })], 'shop/vip')
+    await bed.clock.advance(30_000)
+    const stopping = () =>
+      (bed.state.snapshot.get('assignments', 'a')?.instances ?? []).filter((instance) => instance.goal === 'stop')
+    expect(stopping()).toHaveLength(1)
+    expect(stopping()[0]?.stopReason).toBe('evicted: shop/vip/1/1 of priority 90 needs its room, it has 50')
+    expect(await bed.state.events({ type: 'instance.evicted' })).toHaveLength(1)
+    const left = (bed.state.snapshot.get('assignments', 'a')?.instances ?? []).filter((instance) => instance.goal === 'run')
+    await bed.state.commit(bed.state.change().put('assignments', 'a', { nodeId: 'a', instances: left }))
+    await bed.clock.advance(1000)
+    expect(bed.on('a')).toContain('shop/vip/1/1')
   })
 
   describe('data on nodes', () => {

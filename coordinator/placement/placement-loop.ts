@@ -16,6 +16,8 @@ import { chargeText, type Explanation, explanationKind, renderExplanation } from
 import { DEFAULT_PLACEMENT_OPTIONS, type PlacementNode, type PlacementOptions, type PlacementRequest } from './model.ts'
 import { createNodeView, requestOfRecord } from './node-view.ts'
 import { type Assignment, planPlacement, type Refusal } from './plan-placement.ts'
+import { PRIORITY_STEP } from './plan-preemption.ts'
+import { createPreemption } from './preemption.ts'
 import type { ChargeOf } from './requests.ts'
 
 export interface PlacementLoop extends Loop {
@@ -38,12 +40,16 @@ export interface PlacementLoopDeps {
   readonly chargeOf?: ChargeOf
   /** Subscribes to services whose charge changed. */
   readonly onChargeChange?: (listener: (service: ServiceId) => void) => () => void
+  /** Whether no machine is being bought, or will be, for an instance that fits nowhere: only then others are evicted for it. Absent: never. */
+  readonly nothingBoughtFor?: (instance: InstanceId) => boolean
 }
 
 /** Room below the store's limit for keys, versions and punctuation that the estimate leaves out. */
 const CHUNK_BYTES = MAX_COMMIT_BYTES - 50_000
 /** Slots of one service whose data's place is remembered beside those of its instances. */
 const MAX_HOMES = 1_000
+/** How often to see whether something refused may evict others: the fleet may find that it can buy nothing. */
+const PREEMPTION_LOOK_MS = 5_000
 /** Instances named in one `instance.unplaced` event. */
 const NAMED_PER_EVENT = 50
 
@@ -52,6 +58,7 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
   const logger = deps.logger.with({ loop: 'placement' })
   const options: PlacementOptions = { ...DEFAULT_PLACEMENT_OPTIONS, ...deps.config }
   const view = createNodeView(deps)
+  const preemption = createPreemption({ ...deps, logger })
   const listeners = new Set<() => void>()
   let refused = new Map<InstanceId, Refusal>()
   let unsubscribers: (() => void)[] = []
@@ -82,7 +89,22 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
       again = true
     }
     await recordRefusals(plan.refusals)
-    return again ? clock.now() : null
+    if (again) return clock.now()
+    return signal.aborted ? null : await preempt(plan.refusals)
+  }
+
+  /** The fleet answers after the refusals were told, so this is looked at again until it has. */
+  const preempt = async (refusals: readonly Refusal[]) => {
+    const { nothingBoughtFor } = deps
+    if (nothingBoughtFor === undefined || refusals.length === 0) return null
+    const helpless = refusals.filter(
+      ({ instance, request }) => !request.global && request.rules.priority >= PRIORITY_STEP && nothingBoughtFor(instance),
+    )
+    await preemption.run(
+      helpless.map(({ request }) => request),
+      view.nodes(),
+    )
+    return clock.now() + PREEMPTION_LOOK_MS
   }
 
   const recordRefusals = async (refusals: readonly Refusal[]) => {
