@@ -82,6 +82,8 @@ export function createBlend(forecasts: number, forgetPerSample: number): Blend {
         for (let m = i + 1; m < p; m++) right -= (factor[m * p + i] ?? 0) * (weights[m] ?? 0)
         weights[i] = right / (factor[i * p + i] ?? 1)
       }
+      // Differences so small that their squares vanish leave nothing to divide by.
+      if (!weights.every(Number.isFinite)) weights.set(prior)
     },
     of(said) {
       const base = said[0] ?? 0
