@@ -6,7 +6,7 @@ import { emptyDisk, memoryStore } from '../../test/fakes/memory-store.ts'
 import { virtualClock } from '../../test/fakes/virtual-clock.ts'
 import type { Availability } from '../../shared/model/node.ts'
 import { openState } from '../state/state.ts'
-import { createNodeView } from './node-view.ts'
+import { createNodeView, requestOfRecord } from './node-view.ts'
 
 /** One instance on `n-1`, with a replacement waiting beside its service. */
 async function countOn(availability: Availability, instanceHash: string): Promise<number> {
@@ -38,5 +38,21 @@ describe('the cluster as placement sees it', () => {
 
   it('it counts again once its drain was taken back, so that no rule per node is broken beside it', async () => {
     expect(await countOn('active', 'h1')).toBe(1)
+  })
+
+  it('a part of a global job is for its node alone, and two runs may share it', async () => {
+    const state = await openState(memoryStore(emptyDisk()), virtualClock())
+    const job = { completions: 1, parallelism: 9, retries: 0, deadlineMs: null }
+    const spec = anAppSpec({ services: [aServiceSpec({ specHash: 'h1', mode: 'global', job })] })
+    await state.commit(state.change().put('app', 'shop', anAppRecord({ spec })))
+    const part = (node: string) =>
+      requestOfRecord(
+        { ...anInstanceRecord({ id: 'shop/web/1/1', nodeId: null, specHash: 'h1' }), job: { run: 'r1', key: node, attempt: 1 } },
+        state.snapshot,
+      )
+    expect(part('n-2')?.rules.constraints).toContainEqual({ attribute: 'node.id', operator: '==', value: 'n-2' })
+    expect(part('n-2')?.rules.maxPerNode).toBeNull()
+    // Requests of one group are placed alike.
+    expect(part('n-2')?.group).not.toBe(part('n-3')?.group)
   })
 })

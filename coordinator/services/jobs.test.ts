@@ -89,6 +89,22 @@ describe('jobs without cron', () => {
     await cluster.stop()
   })
 
+  it('a strict singleton waits until the instance of the run before has stopped', async () => {
+    const cluster = await modelCluster(2)
+    const strict = { unit: { ...unit, singletonStrictMs: 20_000 } }
+    cluster.watch = () => {
+      const there = [...cluster.running.values()].flatMap((here) => [...here.values()])
+      expect(there.filter((phase) => phase !== 'stopped').length).toBeLessThanOrEqual(1)
+    }
+    await cluster.deploy(aJob({}, { ...strict, specHash: 'v1' }))
+    await cluster.run(5)
+    await cluster.deploy(aJob({}, { ...strict, specHash: 'v2' }))
+    await cluster.run(8)
+    expect(cluster.runs(WORK).map(({ specHash }) => specHash)).toEqual(['v2'])
+    expect(cluster.ready(WORK)).toHaveLength(1)
+    await cluster.stop()
+  })
+
   it('an instance on a draining node may finish, one on a lost node is started anew and that is no failure', async () => {
     const cluster = await modelCluster(2)
     await cluster.deploy(aJob())

@@ -21,6 +21,7 @@ import {
   reason,
   type ServiceAction,
   type ServiceInput,
+  strictWaitMs,
 } from './service-plan.ts'
 
 /** Most instances of one job that wait for a place at once: keeps its record, with what it knows of its tasks, within one commit. */
@@ -35,10 +36,11 @@ export function planJob(input: ServiceInput, spec: ServiceSpec, rules: JobRules,
   const begun = beginRuns(draft, rules, before ?? { runs: [], decidedAtMs: now, schedule: '' }, events)
   // The record is written first: an instance never begins, or goes, without it.
   const place = draft.actions.length
+  // Before anything begins: what an ended run leaves behind may stand in its way.
+  retireOver(draft, begun.runs)
   const runs = begun.runs.map((run) => (isRunning(run) ? planRun(draft, rules, run, events) : run))
   const job = kept({ ...begun, runs })
-  const going = new Set(job.runs.filter(isRunning).map((run) => run.id))
-  for (const member of members(draft)) if (!going.has(member.record.job?.run ?? '')) retire(draft, member, 'its run is over')
+  retireOver(draft, job.runs)
   if (before === undefined || JSON.stringify(before) !== JSON.stringify(job))
     draft.actions.splice(place, 0, { kind: 'set-job', job, events })
   if (isActive(input.service.rollout))
@@ -49,6 +51,12 @@ export function planJob(input: ServiceInput, spec: ServiceSpec, rules: JobRules,
       severity: 'info',
     })
   return { actions: draft.actions, reasons: draft.reasons, wakeAtMs: draft.wakeAtMs }
+}
+
+/** Takes out the instances of runs that are over, and those of no run. */
+function retireOver(draft: Draft, runs: readonly JobRun[]): void {
+  const going = new Set(runs.filter(isRunning).map((run) => run.id))
+  for (const member of members(draft)) if (!going.has(member.record.job?.run ?? '')) retire(draft, member, 'its run is over')
 }
 
 /** One run under way: takes in what its instances did, ends it or starts what is missing. Answers the run afterwards. */
@@ -133,7 +141,15 @@ function start(draft: Draft, rules: JobRules, run: JobRun, keys: readonly string
   const { input, now } = draft
   const stopping = new Set<string>()
   for (const records of draft.stopping.values())
-    for (const record of records) if (record.job?.run === run.id && mayRun(draft, record)) stopping.add(record.job.key)
+    for (const record of records) {
+      if (!mayRun(draft, record)) continue
+      // Not beside those of an earlier run either.
+      if (strictWaitMs(draft.spec) !== null || hasVolumes(draft.spec)) {
+        draft.reasons.push(reason(record.id, 'job-waits', 'may not run beside the next instance, and has not stopped yet'))
+        return
+      }
+      if (record.job?.run === run.id) stopping.add(record.job.key)
+    }
   const waiting =
     members(draft).filter((member) => member.standing === 'waiting').length +
     draft.actions.filter((action) => action.kind === 'create').length
