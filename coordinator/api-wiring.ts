@@ -82,6 +82,9 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
           reasons: [{ subject: service, code: decision.code, text: decision.reason }],
         }
       },
+      objective: (service) => scaling.objective(service),
+      decisions: (service) => scaling.decisionsOf(service),
+      turnsPerHour: (service) => scaling.turnsPerHour(service),
       forecast: (service) => coordinator.forecasts.current(service),
       forecasters: (service) => coordinator.forecasts.standings(service),
       placement(instance) {

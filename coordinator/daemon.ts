@@ -40,6 +40,7 @@ import {
 } from './config.ts'
 import { countObjects, createCoordinator } from './coordinator.ts'
 import { forecastMetrics } from './forecast/forecast-metrics.ts'
+import { scalingMetrics } from './scaling/scaling-metrics.ts'
 import { historyMetrics } from './history/history-metrics.ts'
 import { openSqliteHistory } from './history/sqlite/sqlite-history.ts'
 import { LIVENESS_RULES, type LivenessRules } from './hub/plan-liveness.ts'
@@ -267,7 +268,8 @@ function createApiServer(
       extraMetrics: () =>
         linkMetrics(coordinator.hub.stats()) +
         historyMetrics(coordinator.history.status()) +
-        forecastMetrics(coordinator.forecasts.all()),
+        forecastMetrics(coordinator.forecasts.all()) +
+        scalingMetrics(coordinator.scaling.figures()),
     }),
   )
   return { app }

@@ -17,6 +17,8 @@ import type { AppPolicy } from '../apps/context.ts'
 import type { History } from '../history/series.ts'
 import type { Standing } from '../forecast/contest.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
+import type { DecisionRecord } from '../scaling/decision-log.ts'
+import type { ObjectiveView } from '../scaling/objective-book.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 
@@ -135,6 +137,12 @@ export interface Explanations {
   scaling(service: ServiceId): ScalingExplanation | null
   /** What demand is expected of a service within its lead time; null when it is not forecast. */
   forecast(service: ServiceId): DemandForecast | null
+  /** How its objective is kept; null without one, or before anything was measured. */
+  objective(service: ServiceId): ObjectiveView | null
+  /** The last changes of scaling's mind about it, newest first. */
+  decisions(service: ServiceId): readonly DecisionRecord[]
+  /** Scaling steps of the last hour that went the other way than the step before. */
+  turnsPerHour(service: ServiceId): number
   /** How each forecaster of that service did lately; empty when it is not forecast. */
   forecasters(service: ServiceId): readonly Standing[]
   /** Why an instance fits nowhere, as one sentence; null when it has a place or was not looked at. */

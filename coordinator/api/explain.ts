@@ -5,18 +5,24 @@ import type { Reason } from '../../shared/plan.ts'
 import type { Standing } from '../forecast/contest.ts'
 import type { AppRecord, InstanceRecord } from '../state/objects.ts'
 import type { ApiDeps } from './deps.ts'
-import type { ExplanationView, ForecastView, JobView } from './schemas.ts'
+import type { ExplanationView, ForecastView, JobView, ServiceView } from './schemas.ts'
 import { viewInstance, viewService } from './views.ts'
 
 type ExplainDeps = Pick<ApiDeps, 'state' | 'observed' | 'explain'>
 
 /** How many waiting or failing instances one service's explanation names. */
 const NAMED_INSTANCES = 10
+/** How many decisions before the present one it names. */
+const EARLIER_DECISIONS = 5
 
 export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceSpec): ExplanationView {
   const { state, observed, explain } = deps
   const id = serviceId(app.name, spec.name)
-  const view = viewService({ snapshot: state.snapshot, observed, forecast: (id) => explain.forecast(id) }, app, spec)
+  const view = viewService(
+    { snapshot: state.snapshot, observed, forecast: (id) => explain.forecast(id), objective: (id) => explain.objective(id) },
+    app,
+    spec,
+  )
   const reasons: Reason[] = []
   const say = (code: string, text: string, subject = id) => reasons.push({ subject, code, text })
 
@@ -32,6 +38,11 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
     say('forecast', describeForecast(view.forecast))
     if (view.forecast.errorVsPersistence !== null) say('forecasters', describeContest(explain.forecasters(id)))
   }
+  if (view.objective) say('objective', describeObjective(view.objective))
+  const turns = explain.turnsPerHour(id)
+  if (turns > 0) say('direction-changes', `It changed direction ${turns} ${turns === 1 ? 'time' : 'times'} within the last hour.`)
+  for (const { atMs, code, wanted, wish, reason } of explain.decisions(id).slice(1, 1 + EARLIER_DECISIONS))
+    say('earlier', `${new Date(atMs).toISOString()} ${code}${wish === wanted ? '' : ` ${wanted} → ${wish}`}: ${reason}`)
   if (view.lastScale) say('last-scale', `Last step: ${view.lastScale.from} to ${view.lastScale.to}, ${view.lastScale.reason}`)
   const rollout = view.rollout
   if (rollout && rollout.phase !== 'completed') {
@@ -80,6 +91,15 @@ function describeContest(standings: readonly Standing[]): string {
   const errors = standings.flatMap(({ method, errorVsPersistence: error }) => (error === null ? [] : [{ method, error }]))
   const sorted = errors.sort((a, b) => a.error - b.error)
   return `Errors of the forecasters over the last days: ${sorted.map(({ method, error }) => `${method} ${error.toFixed(2)}`).join(', ')}.`
+}
+
+function describeObjective(objective: NonNullable<ServiceView['objective']>): string {
+  const { latencyP95Ms, p95Ms, kept, shareOfTime, shareOfRequests, shiftPercent } = objective
+  const wanted = `Objective: 95 % of answers within ${latencyP95Ms} ms`
+  if (kept === null || p95Ms === null) return `${wanted}; too few answers to tell.`
+  const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`)
+  const moved = shiftPercent === 0 ? '' : `; thresholds moved by ${Math.round(shiftPercent)} points`
+  return `${wanted}: ${kept ? 'kept' : 'missed'} (p95 ${Math.round(p95Ms)} ms; last hour ${percent(shareOfTime)} of the time, ${percent(shareOfRequests)} of the answers)${moved}.`
 }
 
 /** Services of the app that this one requires first and that have fewer ready or completed instances than they want. */

@@ -15,6 +15,7 @@ export const ROUTE_ROLES = {
   'GET /v1/services': 'viewer',
   'GET /v1/services/{app}/{service}': 'viewer',
   'POST /v1/services/{app}/{service}/scale': 'operator',
+  'GET /v1/services/{app}/{service}/decisions': 'viewer',
   'GET /v1/services/{app}/{service}/explain': 'viewer',
   'GET /v1/instances': 'viewer',
   'GET /v1/instances/{instance}': 'viewer',

@@ -14,6 +14,7 @@ import {
   appDetail,
   appView,
   changeView,
+  decisionsView,
   explanationView,
   nameSchema,
   pageOf,
@@ -49,7 +50,12 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
     /** The revision that the caller saw; 0 when the app must not exist yet. */
     ifRevision: z.number().int().nonnegative().nullable().optional(),
   })
-  const world: World = { snapshot: state.snapshot, observed, forecast: (id) => deps.explain.forecast(id) }
+  const world: World = {
+    snapshot: state.snapshot,
+    observed,
+    forecast: (id) => deps.explain.forecast(id),
+    objective: (id) => deps.explain.objective(id),
+  }
   const appOf = (name: string) => {
     const app = state.snapshot.get('app', name)
     if (!app) throw new NotFoundError(`There is no app ${name}.`)
@@ -249,6 +255,24 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
       await apps.scale(serviceId(app.name, spec.name), body.replicas, actor)
       const now = serviceOf(params.app, params.service)
       return viewService(world, now.app, now.spec)
+    },
+  )
+
+  add(
+    {
+      route: 'GET /v1/services/{app}/{service}/decisions',
+      tag: 'services',
+      summary: 'The last decisions of scaling about this service, with what they were made from',
+      params: servicePath,
+      returns: decisionsView,
+    },
+    ({ params }) => {
+      const { app, spec } = serviceOf(params.app, params.service)
+      const service = serviceId(app.name, spec.name)
+      const decisions = deps.explain
+        .decisions(service)
+        .map(({ serviceId: _, load, ...decision }) => ({ ...decision, load: { ...load } }))
+      return { service, directionChangesPerHour: deps.explain.turnsPerHour(service), decisions }
     },
   )
 

@@ -78,6 +78,59 @@ export const jobView = z.object({
 })
 export type JobView = z.infer<typeof jobView>
 
+export const objectiveView = z
+  .object({
+    latencyP95Ms: z.number(),
+    /** Of the last full minute with enough answers; null when there was none. */
+    p95Ms: z.number().nullable(),
+    kept: z.boolean().nullable(),
+    /** Shares (0–1) of the last hour. */
+    shareOfTime: z.number().nullable(),
+    shareOfRequests: z.number().nullable(),
+    /** Percentage points by which the objective has moved the thresholds. */
+    shiftPercent: z.number(),
+  })
+  .openapi('Objective')
+
+const decisionView = z
+  .object({
+    atMs: z.number(),
+    code: z.string(),
+    reason: z.string(),
+    wanted: z.number(),
+    wish: z.number(),
+    n: z.number(),
+    ready: z.number(),
+    excluded: z.number(),
+    demandPercent: z.number().nullable(),
+    thresholdPercent: z.number().nullable(),
+    /** What the load window knew. */
+    load: z.object({
+      demandPercent: z.number().nullable(),
+      meanPercent: z.number().nullable(),
+      peakDemandPercent: z.number().nullable(),
+      sustainedPercent: z.number().nullable(),
+      arrivalPercent: z.number().nullable(),
+      growthPercentPerS: z.number(),
+      settledMs: z.number(),
+      coveredMs: z.number(),
+      completeMs: z.number(),
+      backlogKnown: z.boolean(),
+    }),
+  })
+  .openapi('ScalingDecision')
+
+export const decisionsView = z
+  .object({
+    service: z.string(),
+    /** Steps of the last hour that went the other way than the step before. */
+    directionChangesPerHour: z.number(),
+    /** Changes only, newest first, at most 50 since the coordinator started. */
+    decisions: z.array(decisionView),
+  })
+  .openapi('ScalingDecisions')
+export type DecisionsView = z.infer<typeof decisionsView>
+
 export const serviceView = z
   .object({
     id: z.string(),
@@ -100,6 +153,8 @@ export const serviceView = z
     rollout: rolloutView.nullable(),
     /** What its demand is expected to be within its lead time; null: it is not forecast. */
     forecast: forecastView.nullable(),
+    /** How its objective is kept; null without one, or before anything was measured. */
+    objective: objectiveView.nullable(),
     lastScale: z.object({ atMs: z.number(), from: z.number(), to: z.number(), reason: z.string() }).nullable(),
     /** null: it goes on running. Of a job `desired` and `completed` are those of its run. */
     job: jobView.nullable(),

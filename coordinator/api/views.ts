@@ -4,6 +4,7 @@ import { type InstanceId, parseInstanceId, type ServiceId, serviceId } from '../
 import type { MachineRecord, NodeRecord, Pool } from '../../shared/model/node.ts'
 import { addResources, NO_RESOURCES, type Resources } from '../../shared/model/resources.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
+import type { ObjectiveView } from '../scaling/objective-book.ts'
 import type { AppRecord, InstanceRecord, ServiceRecord } from '../state/objects.ts'
 import { isRoutable, type Observed } from '../state/observed.ts'
 import { drainWaits } from '../services/drain-waits.ts'
@@ -17,6 +18,8 @@ export interface World {
   readonly observed: Observed
   /** What the demand of a service is expected to be. Absent: nothing is known of forecasts here. */
   forecast?(id: ServiceId): DemandForecast | null
+  /** How its objective is kept. Absent: not known here. */
+  objective?(id: ServiceId): ObjectiveView | null
 }
 
 /** The spec that an instance runs: of its own revision, present or kept in the history. */
@@ -111,11 +114,18 @@ export function viewService(world: World, app: AppRecord, spec: ServiceSpec): Se
     loadPercent: loads === 0 ? null : loadSum / loads,
     scale: scale ? { min: scale.min, max: scale.max, lowPercent: scale.lowPercent, highPercent: scale.highPercent } : null,
     forecast: viewForecast(world.forecast?.(id) ?? null),
+    objective: viewObjective(world.objective?.(id) ?? null),
     ports: spec.published.map(({ port, containerPort, protocol, mode }) => ({ port, containerPort, protocol, mode })),
     rollout: record?.rollout ?? null,
     lastScale: record?.lastScale ?? null,
     job: work?.job ?? null,
   }
+}
+
+function viewObjective(objective: ObjectiveView | null): ServiceView['objective'] {
+  if (objective === null) return null
+  const { objectiveMs, ...kept } = objective
+  return { latencyP95Ms: objectiveMs, ...kept }
 }
 
 function viewForecast(forecast: DemandForecast | null): ForecastView | null {

@@ -20,6 +20,7 @@ import type { DecisionRecord } from './decision-log.ts'
 import type { LearnedView } from './learned-times.ts'
 import type { ObjectiveView } from './objective-book.ts'
 import type { ScaleAction, ScalingDecision } from './plan-replicas.ts'
+import type { ScalingFigures } from './scaling-metrics.ts'
 import { createWatchedService, type WatchedService } from './watched-service.ts'
 
 export interface ScalingLoopDeps {
@@ -37,6 +38,8 @@ export interface ScalingLoop extends Loop {
   /** The newest decision about a service; null when it does not scale or none was made yet. */
   decision(id: ServiceId): ScalingDecision | null
   decisions(): Iterable<ScalingDecision>
+  /** What `/metrics` shows, per service. */
+  figures(): Iterable<ScalingFigures>
   /** The last changes of decision, newest first; empty when it does not scale. */
   decisionsOf(id: ServiceId): readonly DecisionRecord[]
   /** Steps of the last hour that went the other way than the step before. */
@@ -222,6 +225,15 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     decision: (id) => watched.get(id)?.decision ?? null,
     *decisions() {
       for (const service of watched.values()) if (service.decision !== null) yield service.decision
+    },
+    *figures() {
+      for (const [service, { decision }] of watched)
+        yield {
+          service,
+          directionChangesPerHour: this.turnsPerHour(service),
+          thresholdPercent: decision?.thresholdPercent ?? null,
+          objective: this.objective(service),
+        }
     },
     decisionsOf: (id) => watched.get(id)?.log.records() ?? [],
     turnsPerHour: (id) => watched.get(id)?.log.turnsPerHour(clock.monotonicMs()) ?? 0,

@@ -165,6 +165,9 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
     explain: {
       scaling: () => null,
       forecast: () => null,
+      objective: () => null,
+      decisions: () => [],
+      turnsPerHour: () => 0,
       forecasters: () => [],
       placement: () => '0 of 1 node: 1 memory',
       waitingFor: () => null,
