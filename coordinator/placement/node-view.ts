@@ -15,6 +15,8 @@ import { type ChargeOf, DEFAULT_CHARGE, requestOf, reservedCharge, volumesOf } f
 export interface NodeView {
   /** Every node that has joined, by id. Closed ones carry the reason. */
   nodes(): readonly PlacementNode[]
+  /** Rises when `nodes` answers something that may take what it did not take before: not when only a measurement changed. */
+  readonly structure: number
   stop(): void
 }
 
@@ -33,6 +35,7 @@ export function createNodeView(deps: {
   const replacements = new Map<string, readonly InstanceId[]>()
   const replaced = new Map<InstanceId, number>()
   let all = true
+  let structure = 0
   let listed: readonly PlacementNode[] | null = null
 
   const noteReplacements = (objectKey: string, records: readonly InstanceRecord[]) => {
@@ -76,6 +79,7 @@ export function createNodeView(deps: {
       if (all) for (const id of state.snapshot.all('node').keys()) dirty.add(id)
       all = false
       if (dirty.size === 0 && measured.size === 0 && listed) return listed
+      if (dirty.size > 0) structure += 1
       for (const id of dirty) {
         const record = state.snapshot.get('node', id)
         if (!record) built.delete(id)
@@ -93,6 +97,9 @@ export function createNodeView(deps: {
       measured.clear()
       listed = [...built.values()].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
       return listed
+    },
+    get structure() {
+      return structure
     },
     stop() {
       for (const unsubscribe of unsubscribers) unsubscribe?.()

@@ -61,6 +61,8 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
   const preemption = createPreemption({ ...deps, logger })
   const listeners = new Set<() => void>()
   let refused = new Map<InstanceId, Refusal>()
+  /** Structure of the nodes (node-view.ts) that `refused` was found with. */
+  let refusedAt = -1
   let unsubscribers: (() => void)[] = []
 
   const pendingRequests = (): PlacementRequest[] => {
@@ -77,7 +79,14 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
 
   const run = async (signal: AbortSignal) => {
     const requests = pendingRequests()
-    const plan = planPlacement({ requests, nodes: requests.length > 0 ? view.nodes() : [], options })
+    const nodes = requests.length > 0 ? view.nodes() : []
+    // What was refused is refused again while neither it nor any node changed: most changes of the state are neither.
+    if (requests.length > 0 && requests.length === refused.size && view.structure === refusedAt) {
+      const same = requests.every((request) => isSame(request, refused.get(request.id)?.request))
+      if (same) return await preempt([...refused.values()])
+    }
+    const structure = view.structure
+    const plan = planPlacement({ requests, nodes, options })
     let again = false
     for (let rest = plan.assignments; rest.length > 0 && !signal.aborted; ) {
       const { size, change } = nextChunk(state, rest, clock.now(), options)
@@ -89,6 +98,7 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
       again = true
     }
     await recordRefusals(plan.refusals)
+    refusedAt = again ? -1 : structure
     if (again) return clock.now()
     return signal.aborted ? null : await preempt(plan.refusals)
   }
@@ -253,6 +263,16 @@ function homesWith(service: ServiceRecord, moves: Readonly<Record<string, NodeId
     ([slot, nodeId]) => !(slot in moves) && snapshot.get('node', nodeId) !== undefined,
   )
   return { ...Object.fromEntries(there.slice(-MAX_HOMES)), ...moves }
+}
+
+/** Groups name service and revision: of equal groups only what is charged can differ. */
+function isSame(request: PlacementRequest, before: PlacementRequest | undefined): boolean {
+  return (
+    before !== undefined &&
+    before.group === request.group &&
+    before.charge.cpuMillis === request.charge.cpuMillis &&
+    before.charge.memoryBytes === request.charge.memoryBytes
+  )
 }
 
 function placedReason({ request, siblings, use }: Assignment, options: PlacementOptions): string {
