@@ -77,6 +77,37 @@ describe('rubato simulate', () => {
     expect((await simulate('--pools', 'p.yaml')).err).toMatch(/p.yaml: pools\/0/)
   })
 
+  it('O6: replays what the coordinator measured of a service', async () => {
+    const api = await apiBed()
+    const own = cliBed(api)
+    own.readApp = cli.readApp
+    const none = await own.run('simulate', '--history', 'shop/web', '--app', 'compose.yaml')
+    expect(none.exitCode).not.toBe(EXIT.ok)
+    for (let minute = 0; minute < 24 * 60; minute += 1) {
+      api.deps.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), minute < 720 ? 150 : 600)
+      await api.clock.advance(60_000)
+    }
+    const { exitCode, out, err } = await own.run(
+      'simulate',
+      '--history',
+      'shop/web',
+      '--app',
+      'c.yaml',
+      '--policy',
+      'rubato',
+      '-o',
+      'json',
+    )
+    expect(err + out).toContain('"policy": "rubato"')
+    expect(exitCode).toBe(EXIT.ok)
+    // Demand is kept in percent of one instance.
+    const { runs, perUnit } = JSON.parse(out)
+    expect(perUnit).toBe(100)
+    expect(runs[0].hours).toBeCloseTo(16, 1)
+    expect(runs[0].underTime).toBeLessThan(5)
+    expect(runs[0].overAmount).toBeLessThan(80)
+  })
+
   it('tells the line of a bad series', async () => {
     cli.disk.set('/here/demand.csv', { text: `${demand}\nlater,3\n`, mode: 0o644 })
     expect((await simulate()).err).toMatch(/demand.csv:73: "later" is no time/)
