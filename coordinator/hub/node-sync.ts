@@ -232,6 +232,18 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
     if (!full && isEmptyDiff(diff)) return
     const items = [...putItems('put', diff.put, jsonOf), ...removeItems('remove', diff.remove)]
     push(entry, 'routes', full ? entry.sets.routes.full(items) : entry.sets.routes.delta(items))
+    sendKnownLoads(entry, diff.put.values())
+  }
+
+  /** Loads are sent when they change: a gateway that hears of an instance for the first time would take a steady one for half full. */
+  function sendKnownLoads(entry: NodeEntry, routes: Iterable<Route>): void {
+    const loads: Record<string, number> = {}
+    for (const { endpoints } of routes)
+      for (const { instance } of endpoints) {
+        const loadPercent = observed.instance(instance)?.use?.loadPercent
+        if (typeof loadPercent === 'number') loads[instance] = Math.round(loadPercent)
+      }
+    if (Object.keys(loads).length > 0) deps.send(entry.id, JSON.stringify({ type: 'loads', loads }))
   }
 
   /** Only the changed services of one node: what a readiness change costs. */
