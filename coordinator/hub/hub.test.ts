@@ -95,6 +95,10 @@ describe('hub and link', () => {
     await bed.clock.advance(1500)
     expect(two.loads).toContainEqual({ 'shop/web/1/1': 42 })
     expect(other.loads).not.toContainEqual({ 'shop/web/1/1': 42 })
+    // A gateway that begins to route there is told at once what is known, though the load does not change any more.
+    await assign('n-3', 'shop/web/3/1')
+    await bed.clock.advance(200)
+    expect(other.loads).toContainEqual({ 'shop/web/1/1': 42 })
     await bed.commit((change) =>
       change.put('assignments', 'n-1', someAssignments('n-1', [record('shop/web/1/1', 'n-1', { goal: 'stop' })])),
     )

@@ -20,7 +20,10 @@ const AREAS: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
     ...(await (await import('./gateway.bench.ts')).benchGateway()),
   ],
   forecast: async () => (await import('./forecast.bench.ts')).benchForecast(),
-  scaling: async () => (await import('./scaling-rule.bench.ts')).benchScalingRule(),
+  scaling: async () => [
+    ...(await import('./scaling-rule.bench.ts')).benchScalingRule(),
+    ...(await (await import('./scaling-tick.ts')).benchScalingTick()),
+  ],
   history: async () => (await import('./history.bench.ts')).benchHistory(),
   placement: async () => (await import('./placement.bench.ts')).benchPlacement(),
   deploy: async () => (await import('./agent.bench.ts')).benchDeploy(),

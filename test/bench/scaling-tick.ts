@@ -19,20 +19,22 @@ export async function benchScalingTick(): Promise<readonly BenchResult[]> {
   const state = await openState(memoryStore(), clock)
   const observed = testObserved()
   const ids: string[] = []
-  const change = state.change()
-  const services = Array.from({ length: SERVICES }, (_, i) => aServiceSpec({ name: `s${i}`, scale: aScale() }))
-  change.put('app', 'shop', anAppRecord({ spec: anAppSpec({ services }) }))
-  for (const { name } of services)
-    change.put('service', `shop/${name}`, aServiceRecord({ id: `shop/${name}`, desired: INSTANCES }))
+  const commit = async (change: ReturnType<typeof state.change>) => {
+    const outcome = await state.commit(change)
+    if (outcome.kind !== 'committed') throw new Error(`the bed could not be stored: ${outcome.kind}`)
+  }
   for (let node = 0; node < SERVICES / 10; node += 1) {
     const nodeId = `n-${node}`
-    const instances = services
-      .slice(node * 10, node * 10 + 10)
-      .flatMap(({ name }) =>
-        Array.from({ length: INSTANCES }, (_, slot) => anInstanceRecord({ id: `shop/${name}/${slot + 1}/1`, nodeId })),
-      )
-    change.put('node', nodeId, aNodeRecord({ id: nodeId }))
-    change.put('assignments', nodeId, someAssignments(nodeId, instances))
+    const app = `a${node}`
+    const services = Array.from({ length: 10 }, (_, i) => aServiceSpec({ name: `s${i}`, scale: aScale() }))
+    const instances = services.flatMap(({ name }) =>
+      Array.from({ length: INSTANCES }, (_, slot) => anInstanceRecord({ id: `${app}/${name}/${slot + 1}/1`, nodeId })),
+    )
+    await commit(state.change().put('app', app, anAppRecord({ name: app, spec: anAppSpec({ name: app, services }) })))
+    for (const { name } of services)
+      await commit(state.change().put('service', `${app}/${name}`, aServiceRecord({ id: `${app}/${name}`, desired: INSTANCES })))
+    await commit(state.change().put('node', nodeId, aNodeRecord({ id: nodeId })))
+    await commit(state.change().put('assignments', nodeId, someAssignments(nodeId, instances)))
     observed.setNode(aNodeObservation({ nodeId }))
     for (const { id } of instances) {
       observed.setInstance(anInstanceObservation({ instance: id, nodeId }))
@@ -40,7 +42,6 @@ export async function benchScalingTick(): Promise<readonly BenchResult[]> {
       ids.push(id)
     }
   }
-  await state.commit(change)
   const loop = createScalingLoop({ state, observed, clock, logger: silentLogger() })
   loop.start()
   await clock.advance(40_000)
@@ -59,6 +60,8 @@ export async function benchScalingTick(): Promise<readonly BenchResult[]> {
   await clock.advance(400_000)
   const resting: number[] = []
   for (let round = 0; round < ROUNDS; round += 1) resting.push(await tick())
+  const [looked] = loop.decisions()
+  if (looked?.ready !== INSTANCES) throw new Error('the loop did not look at the services')
   await loop.stop()
   const figure = (name: string, values: readonly number[]): BenchResult => ({
     name: `scaling.${name}_1000x10`,
