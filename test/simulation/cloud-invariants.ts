@@ -13,6 +13,9 @@ export interface CloudInvariants {
 /** The executor waits a second at least, by the fastest clock (1.5). */
 const CREATE_AGAIN_MS = 1_000 / 1.5
 
+/** Machines only go forward. */
+const ORDER: readonly MachineRecord['phase'][] = ['requested', 'booting', 'joining', 'joined', 'terminating', 'gone', 'lost']
+
 export function createCloudInvariants(world: () => SimCluster): CloudInvariants {
   /** When each machine was last asked for, and by which coordinator. */
   const asked = new Map<string, { atMs: number; epoch: number }>()
@@ -35,7 +38,10 @@ export function createCloudInvariants(world: () => SimCluster): CloudInvariants 
     const snapshot = cluster.coordinator?.state.snapshot
     if (!snapshot) return
     for (const machine of snapshot.all('machine').values()) {
-      if (phases.get(machine.id) === machine.phase) continue
+      const before = phases.get(machine.id)
+      if (before === machine.phase) continue
+      if (before !== undefined && ORDER.indexOf(machine.phase) < ORDER.indexOf(before))
+        throw new InvariantViolation('I1', `machine ${machine.id} went from ${before} back to ${machine.phase}`)
       phases.set(machine.id, machine.phase)
       if (machine.phase !== 'gone' && machine.phase !== 'lost') continue
       if (cluster.provider.live().some((vm) => vm.name === machine.name))

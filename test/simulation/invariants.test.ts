@@ -83,6 +83,12 @@ describe('the invariants of the simulator', () => {
     await expect(cluster.advance(100)).rejects.toThrow(/I9/)
   })
 
+  it('I12: a credential in a log line', async () => {
+    const token = cluster.lead().joinTokens.create({ machineId: null, labels: {}, actor: 'operator:sim' })
+    token.then(({ text }) => cluster.trace.logger('test').info(`joined with ${text}`)).catch(() => undefined)
+    await expect(cluster.advance(100)).rejects.toThrow(/I12/)
+  })
+
   it('I10: a node that does not come back', async () => {
     cluster.partition('h2')
     await cluster.advance(30_000)

@@ -288,8 +288,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: 'coordinator/scaling/load-window.ts',
-        from: 'if (missing) completeSinceMs = null\n    else completeSinceMs',
-        to: 'completeSinceMs',
+        from: 'if (missing) completeSinceMs = null',
+        to: 'if (missing) completeSinceMs ??= atMs',
       },
     ],
   },

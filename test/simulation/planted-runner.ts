@@ -34,7 +34,7 @@ const CORPUS = join(import.meta.dirname, 'planted-corpus.json')
 /** A bug that more seeds do not show is not caught. */
 export const MOST_SEEDS = 500
 /** `find` tries this many seeds even where a story catches the bug. */
-const FEW_SEEDS = 40
+const FEW_SEEDS = 12
 
 export function readCorpus(): Readonly<Record<string, Catch>> {
   return JSON.parse(readFileSync(CORPUS, 'utf8')) as Readonly<Record<string, Catch>>
@@ -140,9 +140,9 @@ async function main(mode: string | undefined, names: readonly string[]): Promise
     if (caught) found[name] = caught
     const report: BugReport = { name, caught: caught !== null, stale: known === null, catch: caught }
     process.stdout.write(`${JSON.stringify(report)}\n`)
+    if (mode === 'find') writeFileSync(CORPUS, `${JSON.stringify(found, null, 2)}\n`)
     if (!report.caught) process.exitCode = 1
   }
-  if (mode === 'find') writeFileSync(CORPUS, `${JSON.stringify(found, null, 2)}\n`)
 }
 
 if (process.argv[1] === import.meta.filename) await main(process.argv[2], process.argv.slice(3))
