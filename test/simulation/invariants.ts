@@ -152,7 +152,10 @@ export function createInvariants(world: () => SimCluster): Invariants {
     const snapshot = cluster.coordinator?.state.snapshot
     if (!snapshot) return
     const draining = new Set<string>()
-    for (const node of snapshot.all('node').values()) if (node.availability === 'draining') draining.add(node.id)
+    // What a lost node ran is replaced at once, drain or not.
+    for (const node of snapshot.all('node').values())
+      if (node.availability === 'draining' && cluster.coordinator?.hub.observed.node(node.id)?.liveness !== 'lost')
+        draining.add(node.id)
     const moving = new Map<string, number>()
     const count = new Map<string, number>()
     const all = snapshot.instances()

@@ -250,17 +250,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'leftovers-kept',
-    mistake: 'an agent leaves alone what is not assigned to it any more',
-    patches: [
-      {
-        file: AGENT_PLAN,
-        from: '  if (assignment === null) return planLeftover(view, memory, nowMs)\n',
-        to: '  if (assignment === null) return idle(view, "leftover", "not assigned")\n',
-      },
-    ],
-  },
-  {
     name: 'way-in-kept',
     mistake: 'the gateway goes on accepting requests for an instance that is gone',
     patches: [
@@ -290,29 +279,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         file: 'coordinator/scaling/load-window.ts',
         from: 'if (missing) completeSinceMs = null',
         to: 'if (missing) completeSinceMs ??= atMs',
-      },
-    ],
-  },
-  {
-    name: 'desired-not-clamped',
-    mistake: 'what the load asks for goes beyond the bounds of the service',
-    patches: [
-      {
-        file: 'coordinator/scaling/plan-replicas.ts',
-        from: 'const to = Math.min(most, Math.max(least, wish))',
-        to: 'const to = wish',
-      },
-      { file: 'coordinator/scaling/plan-replicas.ts', from: 'if (wanted >= most) return', to: 'if (wanted > most) return' },
-    ],
-  },
-  {
-    name: 'conflict-is-success',
-    mistake: 'a commit that was refused for a conflict counts as done',
-    patches: [
-      {
-        file: 'coordinator/services/services-loop.ts',
-        from: `if (outcome.kind === 'conflict') {`,
-        to: `if (outcome.kind === 'conflict') return\n    if (Number.isNaN(0)) {`,
       },
     ],
   },
