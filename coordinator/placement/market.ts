@@ -110,7 +110,8 @@ export function openMarket(group: PlacementRequest, board: Board, options: Place
     zoneTie[zone] = top < 0 ? Number.POSITIVE_INFINITY : (tie[top] ?? 0)
   }
 
-  if (bulkLabel === null && strategy !== 'random') {
+  const usesTree = bulkLabel === null && strategy !== 'random'
+  if (usesTree) {
     for (const index of special) hide(index)
     for (const { values, profiles: members } of rules.zones) {
       const zone = zoneOf(values)
@@ -199,18 +200,17 @@ export function openMarket(group: PlacementRequest, board: Board, options: Place
         board.refresh(index)
         key[source] = priceOf(index)
         heap.topChanged()
-      } else {
-        // From now on they are unlike their like: the node, and others of its name if instances are spread over names.
-        const apart = group.rules.spreadOver.includes('node.hostname') ? board.namesakes(index) : [index]
-        for (const each of apart) {
-          if (board.hidden[each] || rules.rejections[profileOf[each] ?? 0] !== null) continue
-          hide(each)
-          const own = zones.length
-          const added = addNode(each)
-          if (added === zone) continue
-          priceZone(added)
-          if (added === own) order.push(added)
-        }
+      }
+      // From now on they are unlike their like: the node, and others of its name if instances are spread over names.
+      const apart = group.rules.spreadOver.includes('node.hostname') ? board.namesakes(index) : [index]
+      for (const each of usesTree ? apart : []) {
+        if (board.hidden[each] || rules.rejections[profileOf[each] ?? 0] !== null) continue
+        hide(each)
+        const own = zones.length
+        const added = addNode(each)
+        if (added === zone) continue
+        priceZone(added)
+        if (added === own) order.push(added)
       }
       priceZone(zone)
       order.topChanged()

@@ -77,11 +77,13 @@ async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC, oth
   const store: MemoryStore = memoryStore()
   const state: State = await openState(store, clock)
   const liveness = new Map<string, Liveness>(nodeIds.map((id) => [id, 'live']))
+  const uses = new Map<string, { node: { cpuMillis: number; memoryBytes: number }; loads: readonly number[] }>()
   const listeners = new Set<(change: ObservedChange) => void>()
   const observed = {
     frozen: null,
     instance: () => undefined,
-    node: (id: string) => ({ nodeId: id, liveness: liveness.get(id) ?? 'unknown', use: null }),
+    node: (id: string) => ({ nodeId: id, liveness: liveness.get(id) ?? 'unknown', use: uses.get(id)?.node ?? null }),
+    instancesOn: (id: string) => (uses.get(id)?.loads ?? []).map((loadPercent) => ({ use: { loadPercent } })),
     onChange(listener: (change: ObservedChange) => void) {
       listeners.add(listener)
       return () => listeners.delete(listener)
@@ -101,6 +103,10 @@ async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC, oth
     see(id: string, what: Liveness) {
       liveness.set(id, what)
       for (const listener of listeners) listener({ nodes: new Set([id]), instances: new Set(), useOnly: false })
+    },
+    measure(id: string, cpuMillis: number, loads: readonly number[]) {
+      uses.set(id, { node: { cpuMillis, memoryBytes: 0 }, loads })
+      for (const listener of listeners) listener({ nodes: new Set([id]), instances: new Set(), useOnly: true })
     },
     async want(records: readonly InstanceRecord[], id = 'shop/web') {
       const rest = { desired: 0, pinned: null, rollout: null, generations: {}, ordinal: 1, lastScale: null, backoff: null }
@@ -169,6 +175,30 @@ describe('placement loop', () => {
     await bed.clock.advance(1000)
     expect(bed.on('a')).toHaveLength(2)
     expect(bed.loop.nodes().map((node) => node.free.slots)).toEqual([8, 9])
+  })
+
+  it('V3: measured use and the load of instances reach the plan, in steps; what is no number does not', async () => {
+    const bed = await makeBed(['a', 'b'])
+    await bed.want(Array.from({ length: 10 }, (_, index) => record(index + 1)))
+    await bed.clock.advance(1000)
+    const measured = () => bed.loop.nodes().map((node) => node.measuredUse)
+    expect(measured()).toEqual([null, null])
+    bed.measure('a', 111, [])
+    bed.measure('b', 111, [90, 70])
+    expect(measured()).toEqual([0.1, 0.4])
+    bed.measure('b', Number.NaN, [90])
+    expect(measured()).toEqual([0.1, null])
+  })
+
+  it('an image counts as there for a while after its instance has gone', async () => {
+    const container = { name: 'main', image: 'shop/web:1', mounts: [] }
+    const spec = { ...SPEC, unit: { ...SPEC.unit, containers: [container] } } as unknown as ServiceSpec
+    const bed = await makeBed(['a'], spec)
+    await bed.want([record(1)])
+    await bed.clock.advance(1000)
+    expect([...(bed.loop.nodes()[0]?.images ?? [])]).toEqual(['shop/web:1'])
+    await bed.state.commit(bed.state.change().put('assignments', 'a', { nodeId: 'a', instances: [] }))
+    expect([...(bed.loop.nodes()[0]?.images ?? [])]).toEqual(['shop/web:1'])
   })
 
   it('something far more important takes the room of one instance, by its normal stop, when nothing is bought', async () => {
