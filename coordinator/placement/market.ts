@@ -206,6 +206,9 @@ export function openMarket(group: PlacementRequest, board: Board, options: Place
       for (const each of usesTree ? apart : []) {
         if (board.hidden[each] || rules.rejections[profileOf[each] ?? 0] !== null) continue
         hide(each)
+        // An entry of its own where the zone has one already: a key within the heap must not sink below its place.
+        const name = zoneValues(group, (tallies[each] as NodeTally).node).join('\n')
+        if (zoneByName.get(name) !== zone) zoneByName.delete(name)
         const own = zones.length
         const added = addNode(each)
         if (added === zone) continue
