@@ -273,7 +273,7 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
       over = true
     })
     done.catch(() => undefined)
-    await clock.until(() => over || asked?.life.alive === false, 'the coordinator has answered', 60_000)
+    await clock.until(() => over || asked?.life.alive !== true, 'the coordinator has answered', 60_000)
     if (!over) throw new CoordinatorDied()
     return done
   }
