@@ -355,7 +355,6 @@ function placementOf(context: Context, service: ReadService, names: ReadonlySet<
     strategy: x.value.strategy ?? null,
     platform: service.platform,
     priority: x.value.priority ?? 50,
-    ...(x.value.scheduler === undefined ? {} : { scheduler: x.value.scheduler }),
   }
 }
 

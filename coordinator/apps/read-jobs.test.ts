@@ -1,4 +1,4 @@
-/** Jobs, schedules, objectives and named schedulers of an app file. */
+/** Jobs, schedules and objectives of an app file. */
 import { describe, expect, it } from 'vitest'
 import type { ServiceSpec } from '../../shared/model/app.ts'
 import { appSpecSchema } from './app-spec-schema.ts'
@@ -84,17 +84,16 @@ describe('jobs', () => {
   })
 })
 
-describe('schedules, objective, scheduler', () => {
+describe('schedules and objective', () => {
   it('reads schedules; a bound that is left away is the service’s own', async () => {
     const spec = await accept(
-      'x-rubato: {scheduler: near-data, scale: {min: 2, max: 20, objective: {latencyP95: 200ms}, schedules: [{at: "0 8 * * mon-fri", timeZone: Europe/Berlin, min: 10}, {at: "0 20 * * *", max: 4}]}}',
+      'x-rubato: {scale: {min: 2, max: 20, objective: {latencyP95: 200ms}, schedules: [{at: "0 8 * * mon-fri", timeZone: Europe/Berlin, min: 10}, {at: "0 20 * * *", max: 4}]}}',
     )
     expect(spec.scale?.schedules).toEqual([
       { at: '0 8 * * mon-fri', timeZone: 'Europe/Berlin', min: 10, max: 20 },
       { at: '0 20 * * *', timeZone: 'UTC', min: 2, max: 4 },
     ])
     expect(spec.scale?.objective).toEqual({ latencyP95Ms: 200 })
-    expect(spec.placement.scheduler).toBe('near-data')
   })
 
   it.each([

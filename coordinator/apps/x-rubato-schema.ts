@@ -178,9 +178,6 @@ export const xRubatoSchema = z
     tolerates: names.describe('Taints of nodes that do not keep it away.').optional(),
     pools: names.describe('Only nodes of these pools.').optional(),
     strategy: z.enum(['spread', 'binpack', 'random']).describe("Placement strategy; default the coordinator's.").optional(),
-    scheduler: name
-      .describe("A scheduler of the coordinator's configuration that chooses the nodes instead of the built-in one.")
-      .optional(),
     priority: z.int().min(0).max(100).describe('Larger is more important. Default 50.').optional(),
     runtime: z.enum(['docker', 'process']).describe('What runs it. Default docker.').optional(),
     protocol: z

@@ -28,8 +28,6 @@ export interface PlacementRules {
   readonly platform: string | null
   /** 0–100, larger is more important. Default 50. */
   readonly priority: number
-  /** Name of a scheduler of the configuration that filters and scores instead of the built-in one. */
-  readonly scheduler?: string
 }
 
 /** Bounds that hold from each time the expression matches until the next expression of the list matches. */
