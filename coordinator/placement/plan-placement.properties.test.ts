@@ -186,8 +186,8 @@ function requestsOf(group: GroupSpec, index: number): PlacementRequest[] {
 }
 
 describe('the plan and its plain definition', () => {
-  it('V3–V5: each instance goes to a cheapest node; each refusal counts every node under the filter that turned it away', () => {
-    fc.assert(
+  it('V3–V5: each instance goes to a cheapest node; each refusal counts every node under the filter that turned it away', async () => {
+    await fc.assert(
       fc.property(fc.array(nodeArb, { maxLength: 40 }), fc.array(groupArb, { maxLength: 6 }), (nodeSpecs, groups) => {
         const nodes = nodeSpecs.map(nodeOf)
         const requests = groups.flatMap(requestsOf)
@@ -199,8 +199,8 @@ describe('the plan and its plain definition', () => {
     )
   })
 
-  it('V3: also in a cluster large enough that the tree is laid out many times', () => {
-    fc.assert(
+  it('V3: also in a cluster large enough that the tree is laid out many times', async () => {
+    await fc.assert(
       fc.property(fc.array(groupArb, { minLength: 30, maxLength: 40 }), fc.integer({ min: 1, max: 1000 }), (groups, seed) => {
         const nodes = Array.from({ length: 150 }, (_, index) => {
           const capacity = { cpuMillis: 1000, memoryBytes: 1000 + ((index * seed) % 7), diskBytes: 0, slots: 6 }

@@ -105,7 +105,7 @@ describe('preemption', () => {
     expect(victims({ ...input, nodes })).toEqual(['s/low/1/1'])
   })
 
-  it('safety: only less important, unprotected ones, within the limit, and each makes room for somebody', () => {
+  it('safety: only less important, unprotected ones, within the limit, and each makes room for somebody', async () => {
     const tenantArb = fc.record({
       priority: fc.integer({ min: 0, max: 100 }),
       cpu: fc.integer({ min: 1, max: 500 }),
@@ -113,7 +113,7 @@ describe('preemption', () => {
       stopping: fc.boolean(),
       service: fc.integer({ min: 0, max: 3 }),
     })
-    fc.assert(
+    await fc.assert(
       fc.property(
         fc.array(fc.array(tenantArb, { maxLength: 5 }), { minLength: 1, maxLength: 4 }),
         fc.array(fc.record({ priority: fc.integer({ min: 0, max: 100 }), cpu: fc.integer({ min: 1, max: 1000 }) }), {
