@@ -165,6 +165,10 @@ export const coordinatorSettings = {
   }),
   'fleet.quotaCoolDown': durationSetting({ doc: 'How long a pool rests after its quota was used up.', default: '15m' }),
   'fleet.callTimeout': durationSetting({ doc: 'Longest call to a cloud.', default: '5m' }),
+  'fleet.buyHold': durationSetting(
+    { doc: 'How long work must fit nowhere before a machine is bought for it.', default: '500ms' },
+    0,
+  ),
   'fleet.maxParallelCreates': numberSetting(
     { doc: 'Machines ordered at the same time.', default: 10 },
     { min: 1, max: 1000, integer: true },
@@ -315,6 +319,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
       capacityCoolDownMs: values['fleet.capacityCoolDown'],
       quotaCoolDownMs: values['fleet.quotaCoolDown'],
       callTimeoutMs: values['fleet.callTimeout'],
+      buyHoldMs: values['fleet.buyHold'],
       maxParallelCreates: values['fleet.maxParallelCreates'],
       maxBuysPerPass: values['fleet.maxBuysPerPass'],
       headroomPercent: values['fleet.headroomPercent'],

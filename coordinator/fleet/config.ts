@@ -27,6 +27,8 @@ export interface FleetConfig {
   /** One call to a cloud may take this long. */
   readonly callTimeoutMs: number
   readonly maxParallelCreates: number
+  /** A machine is bought, or taken back, only for what has fitted nowhere for this long: what is on the move often fits a moment later. */
+  readonly buyHoldMs: number
   /** Machines ordered in one pass: bounds the damage of a wrong decision. */
   readonly maxBuysPerPass: number
   /** USD per calendar month (UTC) over all pools; null for no limit. */
@@ -68,6 +70,7 @@ export const DEFAULT_FLEET_CONFIG: FleetConfig = {
   quotaCoolDownMs: 900_000,
   callTimeoutMs: 300_000,
   maxParallelCreates: 10,
+  buyHoldMs: 500,
   maxBuysPerPass: 50,
   budgetUsdPerMonth: null,
   headroomPercent: 10,

@@ -107,6 +107,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   let lastUpAtMs = startWallMs
   /** Monotonic. */
   let nextPlanAtMs = 0
+  /** Instances that fit nowhere, and since when (monotonic). */
+  const refusedSinceMs = new Map<InstanceId, number>()
   let lastScaleDownAtMs = startWallMs
   let learned: ReadonlyMap<string, PoolLead> | null = null
   /** Longest lead time of the pools; undefined: to be found anew. Asked for by every service that scales. */
@@ -231,9 +233,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     const startedMs = clock.monotonicMs()
     // What cannot be bought is looked at again with every change; a thousand of them must not keep this process busy.
     if (startedMs < nextPlanAtMs) return nowMs() + Math.ceil(nextPlanAtMs - startedMs)
-    const refused = deps.placement
-      .refusals()
-      .filter((refusal) => state.snapshot.instances().get(refusal.instance)?.nodeId === null)
+    const { refused, youngMs } = lastingRefusals(startedMs)
     const nodes = nodeView.nodes().map(asThere)
     const ahead = ghosts()
     const isShort = refused.length > 0 || ahead.length > 0
@@ -270,13 +270,33 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       } else {
         lastUpAtMs = nowMs()
         await uncordonNode(steady, action.nodeId, 'fleet', `${action.instances.length} instances need it`)
+        refusedSinceMs.clear()
       }
     }
     if (buys.length > 0) {
       lastUpAtMs = nowMs()
       for (const [instance, machine] of await records.buy(buys)) held.set(instance, machine)
     }
-    return plan.wakeAtMs
+    return youngMs === null ? plan.wakeAtMs : earliest(plan.wakeAtMs, nowMs() + Math.ceil(youngMs))
+  }
+
+  /**
+   * What has fitted nowhere for a moment: while instances move, one is refused for an instant and placed in the next, and a node
+   * just taken back must get the chance to serve. `youngMs`: until the next one is old enough; null when none is younger.
+   */
+  const lastingRefusals = (atMs: number) => {
+    const all = deps.placement.refusals().filter((refusal) => state.snapshot.instances().get(refusal.instance)?.nodeId === null)
+    const present = new Set(all.map((refusal) => refusal.instance))
+    for (const id of refusedSinceMs.keys()) if (!present.has(id)) refusedSinceMs.delete(id)
+    let youngMs: number | null = null
+    const refused = all.filter(({ instance }) => {
+      const since = refusedSinceMs.get(instance) ?? atMs
+      refusedSinceMs.set(instance, since)
+      const leftMs = config.buyHoldMs - (atMs - since)
+      if (leftMs > 0) youngMs = Math.min(youngMs ?? leftMs, leftMs)
+      return leftMs <= 0
+    })
+    return { refused, youngMs: youngMs as number | null }
   }
 
   /** Not heard of yet, or silent for seconds: not observed is never "not there", so nothing is bought in its place. */
