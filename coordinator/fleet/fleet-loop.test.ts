@@ -343,6 +343,20 @@ describe('fleet loop', () => {
     expect(bed.fleet.waitingFor('shop/web/1/1')).toBeNull()
   })
 
+  it.each([
+    [500, 0],
+    [0, 1],
+  ])('what fits nowhere for a moment only, with a hold of %i ms, buys %i machines', async (buyHoldMs, bought) => {
+    const bed = await makeBed([pool('small')], { buyHoldMs })
+    await bed.ask(1)
+    await bed.clock.advance(300)
+    expect(await bed.events('instance.unplaced')).toHaveLength(1)
+    const service = bed.state.snapshot.get('service', 'shop/web')
+    if (service) await bed.state.commit(bed.state.change().put('service', 'shop/web', { ...service, pending: [] }))
+    await bed.clock.advance(5_000)
+    expect(await bed.events('machine.requested')).toHaveLength(bought)
+  })
+
   it('row 3: a machine whose creation was answered by silence is adopted, not bought twice', async () => {
     const bed = await makeBed([pool('small')])
     bed.cloud.levers.loseCreateReplies = 2
