@@ -6,8 +6,9 @@
  */
 import type { NodeId, ServiceId } from '../../shared/model/identity.ts'
 import { type BoxTree, boxTree, type ProfileSet } from './box-tree.ts'
+import { type ShortageTree, shortageTree } from './shortage-tree.ts'
 import { attributeOf, countOf, firstStaticRejection, type NodeTally, staticKeyOf } from './filters.ts'
-import type { PlacementNode, PlacementOptions, PlacementRequest } from './model.ts'
+import type { Charge, PlacementNode, PlacementOptions, PlacementRequest } from './model.ts'
 
 /** Nodes that differ in nothing a rule can ask for, but their names. */
 export interface Profile {
@@ -38,7 +39,9 @@ export interface Board {
   rules(request: PlacementRequest): ProfileRules
   /** All nodes by how full they are. Made when first asked for. */
   tree(): BoxTree
-  /** Brings the tree up to date after the node changed, or was hidden or shown. */
+  /** The same nodes for explanations. Made when first asked for. */
+  shortageTree(): ShortageTree
+  /** Brings the trees up to date after the node changed, or was hidden or shown. */
   refresh(index: number): void
   /** Nodes with instances of the service. */
   hosts(service: ServiceId): readonly number[]
@@ -49,8 +52,8 @@ export interface Board {
    * images, or are named in its rules. `bulkLabel`: why all others are no place for it, or null.
    */
   special(request: PlacementRequest, bulkLabel: string | null): ReadonlySet<number>
-  /** Images of the request that only few nodes have: nodes that are not special have none of them. */
-  rareImages(request: PlacementRequest): number
+  /** How many images of the request only few nodes have (those that are not special have none of them), and where the others are. */
+  imagesFor(request: PlacementRequest): { readonly rare: number; readonly common: readonly Uint8Array[] }
   take(request: PlacementRequest, index: number): void
 }
 
@@ -70,6 +73,7 @@ export function openBoard(
   const { profiles, profileOf } = profilesOf(sorted, requests)
   const hidden = new Uint8Array(sorted.length)
   let tree: BoxTree | null = null
+  let shortages: ShortageTree | null = null
   const rules = new Map<string, ProfileRules>()
   const volumes: Board['volumes'] = new Map()
   const hosts: Index = new Map()
@@ -89,6 +93,17 @@ export function openBoard(
     note(names, `node.hostname ${node.hostname.toLowerCase()}`, index)
   })
   const isRare = (image: string) => (images.get(image)?.length ?? 0) ** 2 <= Math.max(256, sorted.length)
+
+  const placesOf = new Map<string, Uint8Array>()
+  /** By node: 1 where the image is. */
+  const whereIs = (image: string): Uint8Array => {
+    const known = placesOf.get(image)
+    if (known) return known
+    const places = new Uint8Array(sorted.length)
+    for (const index of images.get(image) ?? []) places[index] = 1
+    placesOf.set(image, places)
+    return places
+  }
 
   const namesakes = (index: number) => names.get(`node.hostname ${(sorted[index] as PlacementNode).hostname.toLowerCase()}`) ?? []
 
@@ -125,11 +140,16 @@ export function openBoard(
       return found
     },
     tree() {
-      tree ??= boxTree(tallies, profileOf, profiles.length, hidden, options.weights)
+      tree ??= boxTree(tallies, profileOf, hidden, options.weights, usualCharge(requests))
       return tree
+    },
+    shortageTree() {
+      shortages ??= shortageTree(tallies, profileOf, profiles.length, hidden)
+      return shortages
     },
     refresh(index) {
       tree?.refresh(index)
+      shortages?.changed(index)
     },
     hosts: (service) => hosts.get(service) ?? [],
     special(request, bulkLabel) {
@@ -156,7 +176,10 @@ export function openBoard(
       for (const volume of request.volumes) for (const id of volumes.get(volume)?.keys() ?? []) byId(id)
       return found
     },
-    rareImages: (request) => request.images.reduce((count, image) => count + (isRare(image) ? 1 : 0), 0),
+    imagesFor(request) {
+      const common = request.images.filter((image) => !isRare(image))
+      return { rare: request.images.length - common.length, common: common.map(whereIs) }
+    },
     take(request, index) {
       const tally = tallies[index] as NodeTally
       if (asked.services.has(request.service) && countOf(tally, request.service) === 0) note(hosts, request.service, index)
@@ -189,9 +212,23 @@ export function zoneValues(request: PlacementRequest, node: PlacementNode): read
 }
 
 function profileSet(count: number, has: (profile: number) => boolean): ProfileSet {
-  const set = new Int32Array(count + 1)
-  for (let profile = 0; profile < count; profile += 1) set[profile + 1] = (set[profile] ?? 0) + (has(profile) ? 1 : 0)
+  const set = { has: new Uint8Array(count), before: new Int32Array(count + 1) }
+  for (let profile = 0; profile < count; profile += 1) {
+    set.has[profile] = has(profile) ? 1 : 0
+    set.before[profile + 1] = (set.before[profile] ?? 0) + (set.has[profile] ?? 0)
+  }
   return set
+}
+
+/** The mean. In whole numbers, so that the order of the requests decides nothing. */
+function usualCharge(requests: readonly PlacementRequest[]): Charge {
+  const sum = { cpuMillis: 0, memoryBytes: 0 }
+  for (const { charge } of requests) {
+    sum.cpuMillis += Math.round(charge.cpuMillis)
+    sum.memoryBytes += Math.round(charge.memoryBytes)
+  }
+  const count = Math.max(1, requests.length)
+  return { cpuMillis: sum.cpuMillis / count, memoryBytes: sum.memoryBytes / count, diskBytes: 0 }
 }
 
 /** A node without name, instances or end of room: turned away only by what turns away every node that is not special. */

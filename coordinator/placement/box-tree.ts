@@ -1,27 +1,35 @@
 /**
- * Finds the cheapest of many nodes without looking at all of them. The upper part of the tree divides the nodes by profile (board.ts),
- * so that a search leaves out whole parts of the cluster that a rule excludes; below, nodes of one profile are a k-d tree over how
- * full they are. Every box keeps the least and most reserved share of what is in it, and what is free: bounds of the cost of
- * everything in it, so that a search goes only where something better may be. A node that fills stays in its leaf and only the boxes
- * above it change; when searches have looked at as much as a new layout costs, there is one.
+ * Finds the cheapest of many nodes without looking at all of them: a k-d tree over how full nodes are and how much of them an
+ * ordinary instance would take. Every box keeps the least and most reserved share of what is in it, and what is free: bounds of
+ * the cost of everything in it, so that a search goes only where something better may be. Where a rule leaves few profiles (board.ts), boxes
+ * that hold none of their nodes are left out; which those are is found once per set of profiles and layout. A node that fills stays
+ * in its leaf and only the boxes above it change; when searches have looked at as much as a new layout costs, there is one.
  * Pure: holds no state but its own.
  */
-import { type NodeTally, shortOf } from './filters.ts'
+import type { NodeTally } from './filters.ts'
 import type { Charge, ScoreWeights } from './model.ts'
 import { share, stepsOf } from './scores.ts'
+import { selectLeast } from './select-least.ts'
 
-/** What a search asks for. */
+/** What a search asks for, about nodes that hold neither the service nor anything that it wants near or away. */
 export interface BoxQuery {
   readonly charge: Charge
   readonly packs: boolean
-  /** Cost that every node has at least, beside what fullness and measured use cost. */
-  readonly fixedCost: number
-  /** Exact cost in steps of a node that has room. */
-  price(index: number): number
+  /** How many images no node in the tree has. */
+  readonly absentImages: number
+  /** For each further image, by index of the node, whether it is there (1). */
+  readonly images: readonly Uint8Array[]
+  /** How many preferred neighbours are absent. */
+  readonly absentNeighbours: number
 }
 
-/** Part of the cluster: entry `p + 1` less entry `p` is 1 when profile `p` belongs to it. */
-export type ProfileSet = Int32Array
+/** Profiles that are a place for some request, or for one zone of it. */
+export interface ProfileSet {
+  /** By profile; 1 where it belongs to the set. */
+  readonly has: Uint8Array
+  /** How many profiles before the index belong to it; one entry more than profiles. */
+  readonly before: Int32Array
+}
 
 /** The best so far, updated by searches: least steps, then least index. */
 export interface Best {
@@ -29,22 +37,11 @@ export interface Best {
   index: number
 }
 
-export interface Shortages {
-  slots: number
-  memory: number
-  cpu: number
-  disk: number
-  /** Nodes that lack nothing. */
-  room: number
-}
-
 export interface BoxTree {
   /** To be called when a node's free resources changed, or it was hidden or shown. */
   refresh(index: number): void
   /** Replaces `best` by the cheapest node of these profiles with room for the charge, if that is better. */
   search(query: BoxQuery, profiles: ProfileSet, best: Best): void
-  /** How many nodes of these profiles lack which resource for the charge (the first that is short counts). */
-  shortages(charge: Charge, profiles: ProfileSet): Shortages
 }
 
 /** Nodes per leaf: a scan of so few costs less than the boxes it saves. */
@@ -53,118 +50,156 @@ const LEAF = 4
 const LAYOUT_WORK = 10
 /** Far above rounding errors, far below a step. */
 const SLACK = 1e-9
+/** Sets of profiles whose boxes are remembered; beyond that all are found anew, which costs time and no memory. */
+const MOST_REMEMBERED = 64
 
-// Fields of a box.
-const MIN_SHARE = 0 // cpu, memory, slots
-const MAX_SHARE = 3
-const MIN_MEASURED = 6
-const MIN_SPREAD = 7
-const MIN_PACK = 8
-const MAX_FREE = 9 // slots, memory, cpu, disk
-const MIN_FREE = 13
-const MIN_INVERSE = 17 // 1 / capacity of cpu, memory, slots; 0 where there is none: whoever asks for it does not fit there
-const MAX_INVERSE = 20
-const MIN_INDEX = 23
-const COUNT = 24
-const FIELDS = 25
+// Fields of a box. Those that a search for spread reads come first: they share cache lines.
+const MAX_FREE = 0 // slots, memory, cpu, disk
+const MIN_MEASURED = 4
+const MIN_SPREAD = 5
+const MIN_SHARE = 6 // cpu, memory, slots
+const MIN_INVERSE = 9 // 1 / capacity of cpu, memory, slots; 0 where there is none: whoever asks for it does not fit there
+const MIN_INDEX = 12
+const MIN_PACK = 13
+const MAX_SHARE = 14
+const MAX_INVERSE = 17
+const FIELDS = 20
+
+/** Axes of the layout: weighted reserved share of cpu, memory and slots, measured use, and what a usual charge adds to each share. */
+const AXES = 7
+
+/** Whether boxes hold a node of the set of profiles: not known yet, none, some. */
+const UNKNOWN = 0
+const NONE = 1
+const SOME = 2
 
 /**
- * Over all `tallies`, which are read again at each refresh; those whose `hidden` is set take no part. `profileOf` gives the profile
- * of each, from 0 to `profileCount` - 1.
+ * Over all `tallies`, which are read again at each refresh; those whose `hidden` is set take no part. `profileOf` gives the
+ * profile of each. `usual`: a charge as most requests have; it shapes the layout and changes no answer.
  */
 export function boxTree(
   tallies: readonly NodeTally[],
   profileOf: Int32Array,
-  profileCount: number,
   hidden: Uint8Array,
   weights: ScoreWeights,
+  usual: Charge,
 ): BoxTree {
-  const { items, starts } = byProfile(profileOf, profileCount)
-  const values = new Float64Array(items.length)
-  const leafOf = new Int32Array(items.length)
+  const count = tallies.length
+  const items = Int32Array.from({ length: count }, (_, index) => index)
+  const values = new Float64Array(count)
+  const leafOf = new Int32Array(count)
   // Boxes in order of creation: a parent before its children. The left child of an inner box is `left`, the right one `left + 1`.
-  const from: number[] = []
-  const to: number[] = []
-  const parent: number[] = []
-  const left: number[] = []
-  const firstProfile: number[] = []
-  const endProfile: number[] = []
-  let boxes = new Float64Array(0)
+  const mostBoxes = 2 * count + 1
+  const from = new Int32Array(mostBoxes)
+  const to = new Int32Array(mostBoxes)
+  const parent = new Int32Array(mostBoxes)
+  const left = new Int32Array(mostBoxes)
+  const boxes = new Float64Array(mostBoxes * FIELDS)
+  let boxCount = 0
   /** Changes, and boxes and nodes looked at, since the last layout. */
   let moves = 0
   let work = 0
+  const marksOf = new Map<ProfileSet, Uint8Array>()
 
-  /** Four axes per node: reserved share of cpu, memory and slots, and weighted measured use. */
-  const axes = new Float64Array(4 * items.length)
+  // The nodes as numbers, so that a search touches no objects. Free: slots, memory, cpu, disk. Capacity: cpu, memory, slots.
+  const free = new Float64Array(4 * count)
+  const capacity = new Float64Array(3 * count)
+  const measured = new Float64Array(count)
+  const axes = new Float64Array(AXES * count)
   const measure = (index: number) => {
-    const { node, cpuMillis, memoryBytes, slots } = tallies[index] as NodeTally
-    const { capacity } = node
-    const at = 4 * index
-    axes[at] = share(capacity.cpuMillis - cpuMillis, capacity.cpuMillis)
-    axes[at + 1] = share(capacity.memoryBytes - memoryBytes, capacity.memoryBytes)
-    axes[at + 2] = share(capacity.slots - slots, capacity.slots)
-    axes[at + 3] = weights.measuredUse * (node.measuredUse ?? 0)
+    const { cpuMillis, memoryBytes, diskBytes, slots } = tallies[index] as NodeTally
+    free[4 * index] = slots
+    free[4 * index + 1] = memoryBytes
+    free[4 * index + 2] = cpuMillis
+    free[4 * index + 3] = diskBytes
+    const cpuCapacity = capacity[3 * index] ?? 0
+    const memoryCapacity = capacity[3 * index + 1] ?? 0
+    const slotCapacity = capacity[3 * index + 2] ?? 0
+    const at = AXES * index
+    axes[at] = weights.use * share(cpuCapacity - cpuMillis, cpuCapacity)
+    axes[at + 1] = weights.use * share(memoryCapacity - memoryBytes, memoryCapacity)
+    axes[at + 2] = weights.use * share(slotCapacity - slots, slotCapacity)
   }
-  for (let index = 0; index < items.length; index += 1) measure(index)
+  for (let index = 0; index < count; index += 1) {
+    const { node } = tallies[index] as NodeTally
+    capacity[3 * index] = node.capacity.cpuMillis
+    capacity[3 * index + 1] = node.capacity.memoryBytes
+    capacity[3 * index + 2] = node.capacity.slots
+    measured[index] = weights.measuredUse * (node.measuredUse ?? 0)
+    const at = AXES * index
+    axes[at + 3] = measured[index] ?? 0
+    axes[at + 4] = weights.use * usual.cpuMillis * inverse(node.capacity.cpuMillis)
+    axes[at + 5] = weights.use * usual.memoryBytes * inverse(node.capacity.memoryBytes)
+    axes[at + 6] = weights.use * inverse(node.capacity.slots)
+    measure(index)
+  }
 
+  const low = (at: number, value: number) => {
+    if (value < (boxes[at] ?? 0)) boxes[at] = value
+  }
+  const high = (at: number, value: number) => {
+    if (value > (boxes[at] ?? 0)) boxes[at] = value
+  }
   const fillLeaf = (box: number) => {
     const at = box * FIELDS
-    clear(boxes, at)
+    for (let field = 0; field < FIELDS; field += 1)
+      boxes[at + field] = isMax(field) ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
     for (let position = from[box] ?? 0; position < (to[box] ?? 0); position += 1) {
       const index = items[position] ?? 0
       if (hidden[index]) continue
-      const tally = tallies[index] as NodeTally
-      const { capacity } = tally.node
-      const cpu = axes[4 * index] ?? 0
-      const memory = axes[4 * index + 1] ?? 0
-      const slots = axes[4 * index + 2] ?? 0
-      const measured = axes[4 * index + 3] ?? 0
+      const cpuCapacity = capacity[3 * index] ?? 0
+      const memoryCapacity = capacity[3 * index + 1] ?? 0
+      const slotCapacity = capacity[3 * index + 2] ?? 0
+      const cpu = share(cpuCapacity - (free[4 * index + 2] ?? 0), cpuCapacity)
+      const memory = share(memoryCapacity - (free[4 * index + 1] ?? 0), memoryCapacity)
+      const slots = share(slotCapacity - (free[4 * index] ?? 0), slotCapacity)
+      const used = measured[index] ?? 0
       const scarcest = weights.use * Math.max(cpu, memory, slots)
-      both(boxes, at + MIN_SHARE, at + MAX_SHARE, cpu)
-      both(boxes, at + MIN_SHARE + 1, at + MAX_SHARE + 1, memory)
-      both(boxes, at + MIN_SHARE + 2, at + MAX_SHARE + 2, slots)
-      low(boxes, at + MIN_MEASURED, measured)
-      low(boxes, at + MIN_SPREAD, scarcest + measured)
-      low(boxes, at + MIN_PACK, measured - scarcest)
-      both(boxes, at + MIN_FREE, at + MAX_FREE, tally.slots)
-      both(boxes, at + MIN_FREE + 1, at + MAX_FREE + 1, tally.memoryBytes)
-      both(boxes, at + MIN_FREE + 2, at + MAX_FREE + 2, tally.cpuMillis)
-      both(boxes, at + MIN_FREE + 3, at + MAX_FREE + 3, tally.diskBytes)
-      both(boxes, at + MIN_INVERSE, at + MAX_INVERSE, inverse(capacity.cpuMillis))
-      both(boxes, at + MIN_INVERSE + 1, at + MAX_INVERSE + 1, inverse(capacity.memoryBytes))
-      both(boxes, at + MIN_INVERSE + 2, at + MAX_INVERSE + 2, inverse(capacity.slots))
-      low(boxes, at + MIN_INDEX, index)
-      boxes[at + COUNT] = (boxes[at + COUNT] ?? 0) + 1
+      for (let resource = 0; resource < 4; resource += 1) high(at + MAX_FREE + resource, free[4 * index + resource] ?? 0)
+      low(at + MIN_MEASURED, used)
+      low(at + MIN_SPREAD, scarcest + used)
+      low(at + MIN_PACK, used - scarcest)
+      low(at + MIN_SHARE, cpu)
+      high(at + MAX_SHARE, cpu)
+      low(at + MIN_SHARE + 1, memory)
+      high(at + MAX_SHARE + 1, memory)
+      low(at + MIN_SHARE + 2, slots)
+      high(at + MAX_SHARE + 2, slots)
+      for (let resource = 0; resource < 3; resource += 1) {
+        const inverted = inverse(capacity[3 * index + resource] ?? 0)
+        low(at + MIN_INVERSE + resource, inverted)
+        high(at + MAX_INVERSE + resource, inverted)
+      }
+      low(at + MIN_INDEX, index)
     }
   }
-  const fillInner = (box: number) => {
+  /** Whether anything changed. */
+  const fillInner = (box: number): boolean => {
     const at = box * FIELDS
     const first = (left[box] ?? 0) * FIELDS
     const second = first + FIELDS
-    for (let field = 0; field < COUNT; field += 1) {
+    let changed = false
+    for (let field = 0; field < FIELDS; field += 1) {
       const a = boxes[first + field] ?? 0
       const b = boxes[second + field] ?? 0
-      boxes[at + field] = isMax(field) ? Math.max(a, b) : Math.min(a, b)
+      const value = isMax(field) === a > b ? a : b
+      if (value === boxes[at + field]) continue
+      boxes[at + field] = value
+      changed = true
     }
-    boxes[at + COUNT] = (boxes[first + COUNT] ?? 0) + (boxes[second + COUNT] ?? 0)
+    return changed
   }
 
-  const profileAt = (position: number) => profileOf[items[position] ?? 0] ?? 0
-  /** Where to divide: between two profiles as near the middle as may be; within one profile at the median of its widest axis. */
-  const divide = (low: number, high: number): number => {
-    const middle = (low + high) >> 1
-    if (profileAt(low) !== profileAt(high - 1)) {
-      const before = starts[profileAt(middle)] ?? 0
-      const after = starts[profileAt(middle) + 1] ?? high
-      return before > low && (middle - before < after - middle || after >= high) ? before : after
-    }
-    let widest = -1
+  /** At the median of the axis on which the nodes differ most; puts them in order around it. */
+  const divide = (start: number, end: number): number => {
+    const middle = (start + end) >> 1
+    let widest = 0
     let width = 0
-    for (let axis = 0; axis < 4; axis += 1) {
+    for (let axis = 0; axis < AXES; axis += 1) {
       let min = Number.POSITIVE_INFINITY
       let max = Number.NEGATIVE_INFINITY
-      for (let position = low; position < high; position += 1) {
-        const value = axes[4 * (items[position] ?? 0) + axis] ?? 0
+      for (let position = start; position < end; position += 1) {
+        const value = axes[AXES * (items[position] ?? 0) + axis] ?? 0
         if (value < min) min = value
         if (value > max) max = value
       }
@@ -172,38 +207,37 @@ export function boxTree(
       width = max - min
       widest = axis
     }
-    for (let position = low; position < high; position += 1)
-      values[position] = widest < 0 ? 0 : (axes[4 * (items[position] ?? 0) + widest] ?? 0)
-    select(items, values, low, high, middle)
+    for (let position = start; position < end; position += 1)
+      values[position] = width === 0 ? 0 : (axes[AXES * (items[position] ?? 0) + widest] ?? 0)
+    selectLeast(items, values, start, end, middle)
     return middle
   }
   const build = () => {
     moves = 0
     work = 0
-    from.length = to.length = parent.length = left.length = firstProfile.length = endProfile.length = 0
-    const add = (low: number, high: number, above: number) => {
-      from.push(low)
-      to.push(high)
-      parent.push(above)
-      left.push(-1)
-      firstProfile.push(profileAt(low))
-      endProfile.push(profileAt(high - 1) + 1)
+    marksOf.clear()
+    boxCount = 0
+    const add = (start: number, end: number, above: number) => {
+      from[boxCount] = start
+      to[boxCount] = end
+      parent[boxCount] = above
+      left[boxCount] = -1
+      boxCount += 1
     }
-    add(0, items.length, -1)
-    for (let box = 0; box < from.length; box += 1) {
-      const low = from[box] ?? 0
-      const high = to[box] ?? 0
-      if (high - low <= 1 || (high - low <= LEAF && profileAt(low) === profileAt(high - 1))) {
-        for (let position = low; position < high; position += 1) leafOf[items[position] ?? 0] = box
+    add(0, count, -1)
+    for (let box = 0; box < boxCount; box += 1) {
+      const start = from[box] ?? 0
+      const end = to[box] ?? 0
+      if (end - start <= LEAF) {
+        for (let position = start; position < end; position += 1) leafOf[items[position] ?? 0] = box
         continue
       }
-      const middle = divide(low, high)
-      left[box] = from.length
-      add(low, middle, box)
-      add(middle, high, box)
+      const middle = divide(start, end)
+      left[box] = boxCount
+      add(start, middle, box)
+      add(middle, end, box)
     }
-    if (boxes.length < from.length * FIELDS) boxes = new Float64Array(from.length * FIELDS)
-    for (let box = from.length - 1; box >= 0; box -= 1) {
+    for (let box = boxCount - 1; box >= 0; box -= 1) {
       if ((left[box] ?? -1) < 0) fillLeaf(box)
       else fillInner(box)
     }
@@ -211,10 +245,25 @@ export function boxTree(
   build()
 
   // The running search: kept here so that the recursion passes two numbers only.
-  let charge: Charge = { cpuMillis: 0, memoryBytes: 0, diskBytes: 0 }
   let query: BoxQuery
-  let wanted: ProfileSet
+  let charge: Charge = { cpuMillis: 0, memoryBytes: 0, diskBytes: 0 }
+  let fixedCost = 0
   let best: Best
+  let wanted: Uint8Array
+  let marks: Uint8Array = new Uint8Array(0)
+  /** Whether the box holds a node of the profiles asked for, hidden or not. */
+  const holdsWanted = (box: number): boolean => {
+    const known = marks[box] ?? UNKNOWN
+    if (known !== UNKNOWN) return known === SOME
+    const first = left[box] ?? -1
+    let holds = false
+    if (first >= 0) holds = holdsWanted(first) || holdsWanted(first + 1)
+    else
+      for (let position = from[box] ?? 0; position < (to[box] ?? 0) && !holds; position += 1)
+        holds = wanted[profileOf[items[position] ?? 0] ?? 0] === 1
+    marks[box] = holds ? SOME : NONE
+    return holds
+  }
   const boundOf = (box: number): number => {
     const at = box * FIELDS
     const hasRoom =
@@ -222,8 +271,8 @@ export function boxTree(
       (boxes[at + MAX_FREE + 1] ?? 0) >= charge.memoryBytes &&
       (boxes[at + MAX_FREE + 2] ?? 0) >= charge.cpuMillis &&
       (boxes[at + MAX_FREE + 3] ?? 0) >= charge.diskBytes
-    if (!hasRoom || inSet(wanted, box) === 0) return Number.POSITIVE_INFINITY
-    const measured = boxes[at + MIN_MEASURED] ?? 0
+    if (!hasRoom || !holdsWanted(box)) return Number.POSITIVE_INFINITY
+    const used = boxes[at + MIN_MEASURED] ?? 0
     let bound: number
     if (query.packs) {
       const cpu = charge.cpuMillis * (boxes[at + MAX_INVERSE] ?? 0)
@@ -236,7 +285,7 @@ export function boxTree(
       )
       // What has room is not more than full afterwards.
       const most = weights.use * Math.min(1, fullest)
-      bound = Math.max(measured - most, (boxes[at + MIN_PACK] ?? 0) - weights.use * Math.max(cpu, memory, slots))
+      bound = Math.max(used - most, (boxes[at + MIN_PACK] ?? 0) - weights.use * Math.max(cpu, memory, slots))
     } else {
       const cpu = charge.cpuMillis * (boxes[at + MIN_INVERSE] ?? 0)
       const memory = charge.memoryBytes * (boxes[at + MIN_INVERSE + 1] ?? 0)
@@ -247,13 +296,31 @@ export function boxTree(
         (boxes[at + MIN_SHARE + 2] ?? 0) + slots,
       )
       const least = weights.use * Math.min(cpu, memory, slots)
-      bound = Math.max(measured + weights.use * emptiest, (boxes[at + MIN_SPREAD] ?? 0) + least)
+      bound = Math.max(used + weights.use * emptiest, (boxes[at + MIN_SPREAD] ?? 0) + least)
     }
-    return stepsOf(bound + query.fixedCost - SLACK)
+    return stepsOf(bound + fixedCost - SLACK)
   }
-  /** How many profiles of the set may be in the box. */
-  const inSet = (profiles: ProfileSet, box: number): number =>
-    (profiles[endProfile[box] ?? 0] ?? 0) - (profiles[firstProfile[box] ?? 0] ?? 0)
+  const hasRoom = (index: number): boolean =>
+    (free[4 * index] ?? 0) >= 1 &&
+    (free[4 * index + 1] ?? 0) >= charge.memoryBytes &&
+    (free[4 * index + 2] ?? 0) >= charge.cpuMillis &&
+    (free[4 * index + 3] ?? 0) >= charge.diskBytes
+  /** What `nodeCost` says of a node that is not special to the request, added in the same order. */
+  const priceOf = (index: number): number => {
+    const cpuCapacity = capacity[3 * index] ?? 0
+    const memoryCapacity = capacity[3 * index + 1] ?? 0
+    const slotCapacity = capacity[3 * index + 2] ?? 0
+    const cpu = share(cpuCapacity - (free[4 * index + 2] ?? 0) + charge.cpuMillis, cpuCapacity)
+    const memory = share(memoryCapacity - (free[4 * index + 1] ?? 0) + charge.memoryBytes, memoryCapacity)
+    const slots = share(slotCapacity - (free[4 * index] ?? 0) + 1, slotCapacity)
+    const use = weights.use * Math.max(cpu, memory, slots)
+    let cost = (query.packs ? -use : use) + (measured[index] ?? 0)
+    let absent = query.absentImages
+    for (const image of query.images) if (image[index] !== 1) absent += 1
+    for (; absent > 0; absent -= 1) cost += weights.imageAbsent
+    for (let missing = query.absentNeighbours; missing > 0; missing -= 1) cost += weights.affinity
+    return stepsOf(cost)
+  }
   const visit = (box: number, bound: number): void => {
     if (bound >= best.steps) return
     const first = left[box] ?? -1
@@ -261,9 +328,9 @@ export function boxTree(
     if (first < 0) {
       for (let position = from[box] ?? 0; position < (to[box] ?? 0); position += 1) {
         const index = items[position] ?? 0
-        if (hidden[index] || shortOf(charge, tallies[index] as NodeTally) !== null) continue
+        if (hidden[index] || wanted[profileOf[index] ?? 0] !== 1 || !hasRoom(index)) continue
         work += 1
-        const steps = query.price(index)
+        const steps = priceOf(index)
         if (steps > best.steps || (steps === best.steps && index >= best.index)) continue
         best.steps = steps
         best.index = index
@@ -280,135 +347,45 @@ export function boxTree(
     visit(second, secondBound)
     if (!inOrder) visit(first, firstBound)
   }
+  const marksFor = (profiles: ProfileSet): Uint8Array => {
+    const known = marksOf.get(profiles)
+    if (known) return known
+    if (marksOf.size >= MOST_REMEMBERED) marksOf.clear()
+    const made = new Uint8Array(boxCount)
+    marksOf.set(profiles, made)
+    return made
+  }
 
   return {
     refresh(index) {
-      // Boxes of nodes that moved apart bound little: once searches have wasted what a new layout costs, there is one.
       measure(index)
       moves += 1
-      if (work > LAYOUT_WORK * items.length && moves > items.length >> 2) {
+      // Boxes of nodes that moved apart bound little: once searches have wasted what a new layout costs, there is one.
+      if (work > LAYOUT_WORK * count && moves > count >> 2) {
         build()
         return
       }
       let box = leafOf[index] ?? 0
       fillLeaf(box)
-      for (box = parent[box] ?? -1; box >= 0; box = parent[box] ?? -1) fillInner(box)
+      for (box = parent[box] ?? -1; box >= 0 && fillInner(box); box = parent[box] ?? -1);
     },
     search(next, profiles, into) {
-      if (items.length === 0) return
+      if (count === 0) return
       query = next
       charge = next.charge
-      wanted = profiles
+      fixedCost = next.absentImages * weights.imageAbsent + next.absentNeighbours * weights.affinity
+      wanted = profiles.has
+      marks = marksFor(profiles)
       best = into
       visit(0, boundOf(0))
-    },
-    shortages(asked, profiles) {
-      const result: Shortages = { slots: 0, memory: 0, cpu: 0, disk: 0, room: 0 }
-      const needs = [1, asked.memoryBytes, asked.cpuMillis, asked.diskBytes]
-      const names = ['slots', 'memory', 'cpu', 'disk'] as const
-      // A box of which all have enough of the first resources, and none enough of the next, is counted whole.
-      const count = (box: number, enough: number) => {
-        const at = box * FIELDS
-        const within = inSet(profiles, box)
-        if (within === 0 || boxes[at + COUNT] === 0) return
-        const first = left[box] ?? -1
-        let field = enough
-        if (within === (endProfile[box] ?? 0) - (firstProfile[box] ?? 0)) {
-          while (field < 4 && (boxes[at + MIN_FREE + field] ?? 0) >= (needs[field] ?? 0)) field += 1
-          const name = names[field]
-          if (name === undefined || (boxes[at + MAX_FREE + field] ?? 0) < (needs[field] ?? 0)) {
-            result[name ?? 'room'] += boxes[at + COUNT] ?? 0
-            return
-          }
-        }
-        if (first >= 0) {
-          count(first, field)
-          count(first + 1, field)
-          return
-        }
-        for (let position = from[box] ?? 0; position < (to[box] ?? 0); position += 1) {
-          const index = items[position] ?? 0
-          if (!hidden[index]) result[shortOf(asked, tallies[index] as NodeTally) ?? 'room'] += 1
-        }
-      }
-      if (items.length > 0) count(0, 0)
-      return result
     },
   }
 }
 
 function isMax(field: number): boolean {
-  return (
-    (field >= MAX_SHARE && field < MIN_MEASURED) ||
-    (field >= MAX_FREE && field < MIN_FREE) ||
-    (field >= MAX_INVERSE && field < MIN_INDEX)
-  )
-}
-
-function clear(boxes: Float64Array, at: number): void {
-  for (let field = 0; field < COUNT; field += 1)
-    boxes[at + field] = isMax(field) ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
-  boxes[at + COUNT] = 0
-}
-
-function low(boxes: Float64Array, at: number, value: number): void {
-  if (value < (boxes[at] ?? 0)) boxes[at] = value
-}
-
-function high(boxes: Float64Array, at: number, value: number): void {
-  if (value > (boxes[at] ?? 0)) boxes[at] = value
-}
-
-function both(boxes: Float64Array, lowAt: number, highAt: number, value: number): void {
-  low(boxes, lowAt, value)
-  high(boxes, highAt, value)
+  return field < MIN_MEASURED || field >= MAX_SHARE
 }
 
 function inverse(capacity: number): number {
   return capacity > 0 ? 1 / capacity : 0
-}
-
-/** Indexes in order of their profiles, and where each profile begins (with one entry more for the end). */
-function byProfile(profileOf: Int32Array, profileCount: number): { items: Int32Array; starts: Int32Array } {
-  const starts = new Int32Array(profileCount + 1)
-  for (const profile of profileOf) starts[profile + 1] = (starts[profile + 1] ?? 0) + 1
-  for (let profile = 0; profile < profileCount; profile += 1)
-    starts[profile + 1] = (starts[profile + 1] ?? 0) + (starts[profile] ?? 0)
-  const next = starts.slice()
-  const items = new Int32Array(profileOf.length)
-  profileOf.forEach((profile, index) => {
-    const position = next[profile] ?? 0
-    items[position] = index
-    next[profile] = position + 1
-  })
-  return { items, starts }
-}
-
-/** Puts the least items, by value and then by index, before `middle` (Hoare's selection, pivot in the middle). */
-function select(items: Int32Array, values: Float64Array, from: number, to: number, middle: number): void {
-  let low = from
-  let high = to - 1
-  while (low < high) {
-    const pivot = (low + high) >> 1
-    const value = values[pivot] ?? 0
-    const index = items[pivot] ?? 0
-    let i = low
-    let j = high
-    while (i <= j) {
-      while ((values[i] ?? 0) < value || (values[i] === value && (items[i] ?? 0) < index)) i += 1
-      while ((values[j] ?? 0) > value || (values[j] === value && (items[j] ?? 0) > index)) j -= 1
-      if (i > j) break
-      const otherValue = values[i] ?? 0
-      const otherIndex = items[i] ?? 0
-      values[i] = values[j] ?? 0
-      items[i] = items[j] ?? 0
-      values[j] = otherValue
-      items[j] = otherIndex
-      i += 1
-      j -= 1
-    }
-    if (middle <= j) high = j
-    else if (middle >= i) low = i
-    else return
-  }
 }

@@ -44,7 +44,7 @@ export function openMarket(group: PlacementRequest, board: Board, options: Place
   let request = alone ? { ...group, near: group.near.filter((service) => service !== group.service) } : group
   let bulkLabel = firstTallyRejection(request, BULK_NODE, board.volumes)
   const special = strategy === 'random' ? new Set(tallies.keys()) : board.special(group, bulkLabel)
-  const rareImages = board.rareImages(group)
+  const images = board.imagesFor(group)
   const hidden: number[] = []
   const found: Best = { steps: 0, index: 0 }
 
@@ -52,9 +52,9 @@ export function openMarket(group: PlacementRequest, board: Board, options: Place
   const makeQuery = (): BoxQuery => ({
     charge: group.charge,
     packs: strategy === 'binpack',
-    fixedCost:
-      rareImages * options.weights.imageAbsent + (request.affinityRequired ? 0 : request.near.length * options.weights.affinity),
-    price: priceOf,
+    absentImages: images.rare,
+    images: images.common,
+    absentNeighbours: request.affinityRequired ? 0 : request.near.length,
   })
   let query = makeQuery()
   const hide = (index: number) => {
@@ -235,7 +235,7 @@ export function openMarket(group: PlacementRequest, board: Board, options: Place
       rules.rejections.forEach((label, profile) => {
         if (label !== null) count(label, (profiles[profile]?.size ?? 0) - (apart[profile] ?? 0))
       })
-      const { room, ...short } = board.tree().shortages(group.charge, rules.open)
+      const { room, ...short } = board.shortageTree().shortages(group.charge, rules.open)
       for (const [resource, nodes] of Object.entries(short)) count(resource, nodes)
       count(bulkLabel ?? 'not considered', room)
       return explanationOf(tallies.length, counts)
