@@ -45,7 +45,7 @@ export interface BoxTree {
 }
 
 /** Nodes per leaf: a scan of so few costs less than the boxes it saves. */
-const LEAF = 4
+const LEAF = 8
 /** What laying out anew costs per node, in boxes looked at. */
 const LAYOUT_WORK = 10
 /** Far above rounding errors, far below a step. */

@@ -204,7 +204,12 @@ describe('the plan and its plain definition', () => {
       fc.property(fc.array(groupArb, { minLength: 30, maxLength: 40 }), fc.integer({ min: 1, max: 1000 }), (groups, seed) => {
         const nodes = Array.from({ length: 150 }, (_, index) => {
           const capacity = { cpuMillis: 1000, memoryBytes: 1000 + ((index * seed) % 7), diskBytes: 0, slots: 6 }
-          return assumedNode(`n${index}`, capacity, { zone: `z${(index * seed) % 3}`, labels: index % 2 ? { disk: 'ssd' } : {} })
+          return assumedNode(`n${index}`, capacity, {
+            zone: `z${(index * seed) % 3}`,
+            labels: index % 2 ? { disk: 'ssd' } : {},
+            // Common enough not to be looked up by node.
+            images: new Set(index % 3 ? ['shared', 'i0'] : ['i1']),
+          })
         })
         const requests = groups.map((group) => ({ ...group, count: group.count * 3 })).flatMap(requestsOf)
         replay(planPlacement({ requests, nodes }), nodes, requests)
