@@ -42,6 +42,8 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
   let lastUpMs = world.nowMs
   let seen = -1
   let planned = 0
+  /** The last look at what could go, when nothing could: it stands until the world changes or a machine comes of age. */
+  let kept = { revision: -1, predicted: -1, untilMs: 0 }
 
   const nodeOf = (machine: SimMachine, closed: string | null): PlacementNode => {
     const { pool } = machine
@@ -152,6 +154,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
               ? 'capacity was added a moment ago'
               : null
     if (hold !== null) return
+    if (world.revision === kept.revision && predicted === kept.predicted && world.nowMs < kept.untilMs) return
     const all = records()
     const byId = new Map(all.map((record) => [record.id, record]))
     const plan = planConsolidation(
@@ -172,6 +175,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       },
       world.nowMs,
     )
+    kept = { revision: world.revision, predicted, untilMs: plan.wakeAtMs ?? Number.POSITIVE_INFINITY }
     for (const action of plan.actions) {
       const machine = machineById(action.nodeId)
       if (machine !== undefined) world.drain(machine, action.reason)
