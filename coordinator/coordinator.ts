@@ -26,6 +26,7 @@ import { createMemoryHistory } from './history/memory-history.ts'
 import { createRecordingLoop } from './history/recording-loop.ts'
 import type { HistoryBackend } from './history/series.ts'
 import { createForecastLoop, type ForecastLoop } from './forecast/forecast-loop.ts'
+import { leadOfOrder } from './forecast/horizon.ts'
 import { createHub, type Hub, type HubSettings } from './hub/hub.ts'
 import { feedLearnedUse } from './placement/feed-learned-use.ts'
 import { createLearnedUse } from './placement/learned-use.ts'
@@ -167,11 +168,8 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     clock,
     logger,
     timeZone: settings.forecastTimeZone,
-    leadTimeMs(id) {
-      const startMs = scaling.startTimeMs(id)
-      // Where machines are bought, the next instance may need one.
-      return startMs === null ? null : startMs + (fleet.machineLeadMs() ?? 0)
-    },
+    // Where machines are bought, the next instance may need one.
+    leadTimeMs: (id) => leadOfOrder({ startMs: scaling.startTimeMs(id), machineMs: fleet.machineLeadMs() }),
   })
 
   const loops: readonly Loop[] = [services, placement, scaling, recording, forecasts, ...(settings.fleetEnabled ? [fleet] : [])]

@@ -31,6 +31,7 @@ import { createMachineExecutor } from './machine-executor.ts'
 import { terminateMachine } from './machine-updates.ts'
 import { drainNode, uncordonNode } from './node-actions.ts'
 import { BUDGET_REASON } from './drain-reasons.ts'
+import { createBuyHold, createDownTimer } from './pace.ts'
 import { type CapacityAction, type CapacityPlan, planCapacity } from './plan-capacity.ts'
 import { planDrain } from './plan-drain.ts'
 import { leadOf, learnLeads, type PoolLead } from './plan-leads.ts'
@@ -103,12 +104,11 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const records = createFleetRecords({ ...deps, executor, clusterId, logger, config, nowMs })
   let reapMemory: ReapMemory = EMPTY_REAP_MEMORY
   let nextListAtMs = 0
-  let nextDownAtMs = startWallMs + config.downIntervalMs
+  const downTimer = createDownTimer(config.downIntervalMs, startWallMs)
   let lastUpAtMs = startWallMs
   /** Monotonic. */
   let nextPlanAtMs = 0
-  /** Instances that fit nowhere, and since when (monotonic). */
-  const refusedSinceMs = new Map<InstanceId, number>()
+  const buyHold = createBuyHold<InstanceId>(config.buyHoldMs)
   let lastScaleDownAtMs = startWallMs
   let learned: ReadonlyMap<string, PoolLead> | null = null
   /** Longest lead time of the pools; undefined: to be found anew. Asked for by every service that scales. */
@@ -170,7 +170,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       executor.requestLists()
     }
     wake(nextListAtMs)
-    wake(nextDownAtMs)
+    wake(downTimer.nextAtMs)
     return wakeAtMs === null ? null : clock.now() + Math.max(0, wakeAtMs - nowMs())
   }
 
@@ -270,7 +270,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       } else {
         lastUpAtMs = nowMs()
         await uncordonNode(steady, action.nodeId, 'fleet', `${action.instances.length} instances need it`)
-        refusedSinceMs.clear()
+        buyHold.forget()
       }
     }
     if (buys.length > 0) {
@@ -280,23 +280,14 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     return youngMs === null ? plan.wakeAtMs : earliest(plan.wakeAtMs, nowMs() + Math.ceil(youngMs))
   }
 
-  /**
-   * What has fitted nowhere for a moment: while instances move, one is refused for an instant and placed in the next, and a node
-   * just taken back must get the chance to serve. `youngMs`: until the next one is old enough; null when none is younger.
-   */
+  /** A node just taken back must get the chance to serve before anything is bought: see `BuyHold`. */
   const lastingRefusals = (atMs: number) => {
     const all = deps.placement.refusals().filter((refusal) => state.snapshot.instances().get(refusal.instance)?.nodeId === null)
-    const present = new Set(all.map((refusal) => refusal.instance))
-    for (const id of refusedSinceMs.keys()) if (!present.has(id)) refusedSinceMs.delete(id)
-    let youngMs: number | null = null
-    const refused = all.filter(({ instance }) => {
-      const since = refusedSinceMs.get(instance) ?? atMs
-      refusedSinceMs.set(instance, since)
-      const leftMs = config.buyHoldMs - (atMs - since)
-      if (leftMs > 0) youngMs = Math.min(youngMs ?? leftMs, leftMs)
-      return leftMs <= 0
-    })
-    return { refused, youngMs: youngMs as number | null }
+    const { lasting, youngMs } = buyHold.lasting(
+      all.map((refusal) => refusal.instance),
+      atMs,
+    )
+    return { refused: all.filter((refusal) => lasting.has(refusal.instance)), youngMs }
   }
 
   /** Not heard of yet, or silent for seconds: not observed is never "not there", so nothing is bought in its place. */
@@ -336,10 +327,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
 
   const down = async () => {
     let wakeAtMs = await giveBack.rebalance()
-    if (nowMs() >= nextDownAtMs) {
-      nextDownAtMs = nowMs() + config.downIntervalMs
-      wakeAtMs = earliest(wakeAtMs, await giveBack.consolidate())
-    }
+    if (downTimer.take(nowMs())) wakeAtMs = earliest(wakeAtMs, await giveBack.consolidate())
     return wakeAtMs
   }
 
@@ -348,7 +336,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     const last = state.snapshot.get('service', id)?.lastScale
     if (!last || last.to >= last.from || last.atMs <= lastScaleDownAtMs) return
     lastScaleDownAtMs = last.atMs
-    nextDownAtMs = Math.min(nextDownAtMs, nowMs())
+    downTimer.scaledDown(nowMs())
     loop.poke()
   }
 

@@ -21,6 +21,7 @@ import type { FleetRecords } from './fleet-records.ts'
 import { isComing } from './machine-states.ts'
 import { drainNode } from './node-actions.ts'
 import { budgetOf } from './plan-budget.ts'
+import { type Hold, holdOf } from './pace.ts'
 import { planConsolidation } from './plan-consolidation.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { planRebalance } from './plan-rebalance.ts'
@@ -55,14 +56,9 @@ export interface GiveBack {
   rebalance(): Promise<number | null>
 }
 
-interface Hold {
-  readonly text: string
-  /** Not even for the budget's sake. */
-  readonly always: boolean
-}
-
 /** Moves are remembered for the hour's budget. */
 const HOUR_MS = 3_600_000
+const UPDATING: ReadonlySet<string> = new Set(['progressing', 'monitoring', 'rolling-back'])
 
 export function createGiveBack(deps: GiveBackDeps): GiveBack {
   const { state, observed, config, nowMs } = deps
@@ -190,31 +186,25 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     return kept
   }
 
-  /** Why no node is given back now. */
   const holdReason = (): Hold | null => {
-    if (observed.frozen) return { text: `frozen: ${observed.frozen.reason}`, always: true }
-    const leaving = leavingCount()
-    if (leaving >= config.maxParallelDrains)
-      return {
-        text: `${leaving} node${leaving === 1 ? ' is' : 's are'} being given back, ${config.maxParallelDrains} at a time`,
-        always: true,
-      }
-    for (const node of state.snapshot.all('node').values()) {
-      const liveness = livenessOf(node.id)
-      if (liveness === 'unknown' || liveness === 'suspect') return { text: `${node.id} has not reported`, always: true }
-    }
-    for (const machine of deps.machines()) if (isComing(machine)) return { text: `${machine.id} is on its way`, always: false }
     // What fits on no node and on nothing that can be bought must not keep idle machines alive for ever.
     const hopeless = new Set(deps.blocked().keys())
     for (const refusal of deps.refusals()) if (refusal.request.global) hopeless.add(refusal.instance)
-    for (const service of state.snapshot.all('service').values()) {
-      if (service.pending.some((instance) => !hopeless.has(instance.id)))
-        return { text: `${service.id} has instances waiting`, always: false }
-      const phase = service.rollout?.phase
-      if (phase === 'progressing' || phase === 'monitoring' || phase === 'rolling-back')
-        return { text: `${service.id} is being updated`, always: false }
-    }
-    return nowMs() - deps.lastUpAtMs() < config.downIntervalMs ? { text: 'capacity was added a moment ago', always: false } : null
+    const services = [...state.snapshot.all('service').values()]
+    const isSilent = (id: NodeId) => livenessOf(id) === 'unknown' || livenessOf(id) === 'suspect'
+    return holdOf(
+      {
+        frozen: observed.frozen?.reason ?? null,
+        leaving: leavingCount(),
+        silent: [...state.snapshot.all('node').values()].find(({ id }) => isSilent(id))?.id ?? null,
+        coming: deps.machines().find(isComing)?.id ?? null,
+        waiting: services.find(({ pending }) => pending.some((instance) => !hopeless.has(instance.id)))?.id ?? null,
+        updating: services.find(({ rollout }) => UPDATING.has(rollout?.phase ?? ''))?.id ?? null,
+        lastUpAtMs: deps.lastUpAtMs(),
+        config,
+      },
+      nowMs(),
+    )
   }
 
   return { consolidate, rebalance }

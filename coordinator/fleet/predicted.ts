@@ -5,6 +5,7 @@
 import type { ServiceId } from '../../shared/model/identity.ts'
 import type { ScaleRules } from '../../shared/model/app.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
+import { horizonOf, leadOfOrder } from '../forecast/horizon.ts'
 import { smallestFor } from '../scaling/plan-replicas.ts'
 import type { Snapshot } from '../state/state.ts'
 import type { Predicted } from './ghosts.ts'
@@ -20,9 +21,6 @@ export interface PredictedDeps {
   machineLeadMs(): number | null
 }
 
-/** Demand is known once a minute: what comes within the next sample has to be seen too (design §8.2). */
-const SAMPLING_MS = 60_000
-
 /** Only of services that nobody pinned; within the bounds of their scaling. */
 export function predictedInstances(deps: PredictedDeps): readonly Predicted[] {
   const machineMs = deps.machineLeadMs()
@@ -34,7 +32,8 @@ export function predictedInstances(deps: PredictedDeps): readonly Predicted[] {
     const [app = '', name = ''] = service.split('/')
     const rules = deps.snapshot.get('app', app)?.spec.services.find((spec) => spec.name === name)?.scale
     if (!record || record.pinned !== null || !rules) continue
-    const forecast = deps.forecastOf(service, machineMs + (deps.startTimeMs(service) ?? 0) + SAMPLING_MS)
+    const leadMs = leadOfOrder({ startMs: deps.startTimeMs(service), machineMs }) ?? machineMs
+    const forecast = deps.forecastOf(service, horizonOf(leadMs))
     const count = forecast === null ? null : countAhead(forecast, rules)
     if (count !== null) predicted.push({ service, count })
   }

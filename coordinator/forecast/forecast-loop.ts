@@ -14,6 +14,7 @@ import { type CivilTime, createCivilTime } from './civil-time.ts'
 import { createDemandForecaster, type DemandForecaster } from './demand-forecaster.ts'
 import type { Standing } from './contest.ts'
 import type { DemandForecast } from './forecaster.ts'
+import { horizonOf } from './horizon.ts'
 
 export interface ForecastLoopDeps {
   readonly state: State
@@ -156,8 +157,8 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
     return forecast
   }
 
-  const horizonOf = (id: ServiceId) => (deps.leadTimeMs(id) ?? UNLEARNED_LEAD_MS) + STEP_MS
-  const current = (id: ServiceId) => forecastOf(id, horizonOf(id))
+  const horizonFor = (id: ServiceId) => horizonOf(deps.leadTimeMs(id) ?? UNLEARNED_LEAD_MS)
+  const current = (id: ServiceId) => forecastOf(id, horizonFor(id))
 
   const publish = (id: ServiceId) => {
     const forecast = current(id)
@@ -177,7 +178,7 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
     stop: loop.stop,
     forecastOf,
     current,
-    standings: (id) => services.get(id)?.forecaster.standings(horizonOf(id)) ?? [],
+    standings: (id) => services.get(id)?.forecaster.standings(horizonFor(id)) ?? [],
     *all() {
       for (const id of services.keys()) {
         const forecast = current(id)

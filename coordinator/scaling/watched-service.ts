@@ -3,6 +3,7 @@ import type { Clock } from '../../shared/clock.ts'
 import type { ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
 import { type NodeId, parseInstanceId } from '../../shared/model/identity.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
+import { horizonOf, leadOfOrder } from '../forecast/horizon.ts'
 import type { Traffic } from '../history/traffic-counts.ts'
 import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
 import { type InstanceObservation, isRoutable, type Observed } from '../state/observed.ts'
@@ -50,7 +51,7 @@ export interface WatchedService {
 const LEAST_PATIENCE_MS = 60_000
 const PATIENCE_UNLEARNED_MS = 600_000
 /** Agents report every 2 s, and we look every second. */
-const SAMPLING_MS = 3_000
+const REPORTING_MS = 3_000
 /** How often the calendar is asked at least: the lead time may have changed. */
 const BOUNDS_MS = 60_000
 const FORECAST_MS = 15_000
@@ -79,7 +80,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
   const leadMs = (withMachine: boolean): number | null => {
     const { startMs } = learned.view()
     if (startMs === null) return null
-    return startMs + SAMPLING_MS + (withMachine ? (deps.machineLeadMs() ?? 0) : 0)
+    return (leadOfOrder({ startMs, machineMs: withMachine ? deps.machineLeadMs() : null }) ?? 0) + REPORTING_MS
   }
   const boundsNow = (rules: ScaleRules): ScaleBounds => {
     const nowMs = clock.monotonicMs()
@@ -146,7 +147,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
       const load = samples.summary(nowMs, ownLeadMs ?? 0)
       const present = rulesNow(rules)
       // Machines come ahead of demand by the fleet, so that only the instances' own lead counts here.
-      const horizonMs = ownLeadMs ?? UNLEARNED_LEAD_MS
+      const horizonMs = horizonOf(leadMs(false) ?? UNLEARNED_LEAD_MS)
       const forecast = rules.predict === 'auto' ? deps.forecastOf(id, horizonMs) : null
       const excluded = countUseless(times.waitedMs, learned.view().startMs, standings, nowMs)
       const readySlots = new Set(ready.map((seen) => slotOf(seen.instance))).size

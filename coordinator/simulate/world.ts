@@ -62,7 +62,8 @@ export interface World {
   pending(): readonly SimInstance[]
   scaleTo(wanted: number, reason: string): void
   bind(instance: SimInstance, machine: SimMachine): void
-  buy(pool: SimPool, reason: string): SimMachine
+  /** `afterMs`: it is ordered so long after this moment, within the tick; default at once. */
+  buy(pool: SimPool, reason: string, afterMs?: number): SimMachine
   /** Replacements start elsewhere; the machine is terminated when it is empty. */
   drain(machine: SimMachine, reason: string): void
   undrain(machine: SimMachine, reason: string): void
@@ -201,13 +202,13 @@ export function createWorld(setup: WorldSetup): RunningWorld {
       expect(instance.readyAtMs)
       touch()
     },
-    buy(pool, reason) {
+    buy(pool, reason, afterMs = 0) {
       machineCount += 1
       const machine: SimMachine = {
         id: `m-${machineCount}`,
         pool,
-        requestedAtMs: nowMs,
-        joinsAtMs: nowMs + pool.bootMs,
+        requestedAtMs: nowMs + afterMs,
+        joinsAtMs: nowMs + afterMs + pool.bootMs,
         state: 'coming',
         goneAtMs: null,
         instances: new Set(),

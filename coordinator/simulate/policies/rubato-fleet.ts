@@ -2,6 +2,7 @@
 import type { ServiceSpec } from '../../../shared/model/app.ts'
 import type { MachineRecord } from '../../../shared/model/node.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
+import { createBuyHold, createDownTimer, holdOf } from '../../fleet/pace.ts'
 import { type Ghost, GHOST_PRIORITY, planCapacity } from '../../fleet/plan-capacity.ts'
 import { planConsolidation } from '../../fleet/plan-consolidation.ts'
 import type { PlacementNode, PlacementRequest } from '../../placement/model.ts'
@@ -36,12 +37,14 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
   const charge = requestFor(`${service}/1/1`).charge
   const byName = new Map(pools.map((pool) => [pool.name, pool]))
   const providers = new Set(pools.map((pool) => pool.provider))
-  let nextDownMs = world.nowMs + config.downIntervalMs
+  const downTimer = createDownTimer(config.downIntervalMs, world.nowMs)
+  const buyHold = createBuyHold<SimInstance>(config.buyHoldMs)
   const hasBudget = config.budgetUsdPerMonth !== null || pools.some((pool) => pool.budgetUsdPerMonth !== null)
   const hasMinimum = pools.some((pool) => pool.min > 0)
   let lastUpMs = world.nowMs
   let seen = -1
   let planned = 0
+  let wanted = world.wanted
   /** The last look at what could go, when nothing could: it stands until the world changes or a machine comes of age. */
   let kept = { revision: -1, predicted: -1, untilMs: 0 }
 
@@ -93,7 +96,8 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       }
     })
 
-  const capacity = (refused: readonly SimInstance[], predicted: number) => {
+  /** `afterMs`: so long after this moment, until the next tick nothing else happens. */
+  const capacity = (refused: readonly SimInstance[], predicted: number, afterMs: number) => {
     const draining = world.machines.filter((machine) => machine.state === 'draining')
     const plan = planCapacity({
       refused: refused.map(({ id }) => requestFor(id)),
@@ -110,10 +114,11 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     })
     for (const action of plan.actions) {
       lastUpMs = world.nowMs
-      if (action.kind === 'buy') world.buy(byName.get(action.pool) as SimPool, action.reason)
+      if (action.kind === 'buy') world.buy(byName.get(action.pool) as SimPool, action.reason, afterMs)
       else if (action.kind === 'reclaim') {
         const machine = machineById(action.nodeId)
         if (machine !== undefined) world.undrain(machine, 'is needed again')
+        buyHold.forget()
       }
     }
   }
@@ -141,18 +146,19 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     }))
 
   const giveBack = (predicted: number) => {
-    const draining = world.machines.find((machine) => machine.state === 'draining')
-    const coming = world.machines.find((machine) => machine.state === 'coming')
-    const hold =
-      draining !== undefined
-        ? `${draining.id} drains, one at a time`
-        : coming !== undefined
-          ? `${coming.id} is on its way`
-          : world.pending().length > 0
-            ? `${service} has instances waiting`
-            : world.nowMs - lastUpMs < config.downIntervalMs
-              ? 'capacity was added a moment ago'
-              : null
+    const hold = holdOf(
+      {
+        frozen: null,
+        leaving: world.machines.filter((machine) => machine.state === 'draining').length,
+        silent: null,
+        coming: world.machines.find((machine) => machine.state === 'coming')?.id ?? null,
+        waiting: world.pending().length > 0 ? service : null,
+        updating: null,
+        lastUpAtMs: lastUpMs,
+        config,
+      },
+      world.nowMs,
+    )
     if (hold !== null) return
     if (world.revision === kept.revision && predicted === kept.predicted && world.nowMs < kept.untilMs) return
     const all = records()
@@ -165,7 +171,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
         machineOf: (id) => byId.get(id),
         machines: all,
         pools,
-        hold,
+        hold: null,
         overBudget: null,
         ghosts: ghostsFor(predicted).map(({ request }) => request),
         room: config.maxParallelDrains,
@@ -186,13 +192,18 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     tick(predicted) {
       if (world.revision !== seen || predicted > planned) {
         const refused = place()
-        if (refused.length > 0 || hasMinimum || predicted > world.wanted) capacity(refused, predicted)
+        const { lasting, youngMs } = buyHold.lasting(refused, world.nowMs)
+        if (lasting.size > 0 || hasMinimum || predicted > world.wanted) capacity([...lasting], predicted, 0)
+        if (youngMs !== null) {
+          const pending = refused.filter((instance) => instance.state === 'pending')
+          capacity([...buyHold.lasting(pending, world.nowMs + youngMs).lasting], predicted, youngMs)
+        }
         seen = world.revision
       }
       planned = predicted
-      if (world.nowMs < nextDownMs) return
-      nextDownMs = world.nowMs + config.downIntervalMs
-      giveBack(predicted)
+      if (world.wanted < wanted) downTimer.scaledDown(world.nowMs)
+      wanted = world.wanted
+      if (downTimer.take(world.nowMs)) giveBack(predicted)
     },
   }
 }

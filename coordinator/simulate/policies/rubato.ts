@@ -6,7 +6,9 @@
 import { DEFAULT_FLEET_CONFIG } from '../../fleet/config.ts'
 import { countAhead } from '../../fleet/predicted.ts'
 import { createDemandForecaster } from '../../forecast/demand-forecaster.ts'
+import { LONGEST_HORIZON_MS } from '../../forecast/forecast-loop.ts'
 import type { DemandForecast } from '../../forecast/forecaster.ts'
+import { horizonOf, leadOfOrder } from '../../forecast/horizon.ts'
 import { createLoadWindow, type LoadReport } from '../../scaling/load-window.ts'
 import { planReplicas } from '../../scaling/plan-replicas.ts'
 import type { Controller, Policy, PolicyContext } from '../policy.ts'
@@ -22,9 +24,12 @@ function start(context: PolicyContext, predicts: boolean): Controller {
   const window = createLoadWindow(rules.windowMs, rules.downWindowMs)
   const reports: LoadReport[] = []
   const memoryOnly = spec.unit.load.length > 0 && spec.unit.load.every(({ kind }) => kind === 'memory')
-  const machineLeadMs = Math.max(...pools.map(({ bootMs }) => bootMs)) + startTimeMs
+  const machineMs = Math.max(...pools.map(({ bootMs }) => bootMs))
+  const machineHorizonMs = horizonOf(leadOfOrder({ startMs: startTimeMs, machineMs }) ?? 0)
   const forecaster =
-    predicts && rules.predict === 'auto' ? createDemandForecaster({ horizonMs: machineLeadMs + MINUTE_MS }) : null
+    predicts && rules.predict === 'auto'
+      ? createDemandForecaster({ horizonMs: Math.min(LONGEST_HORIZON_MS, machineHorizonMs) })
+      : null
   let lastStep: { readonly from: number; readonly to: number; readonly atMs: number } | null = null
   let meanBeforePercent: number | null = null
   let minute = Math.floor(world.nowMs / MINUTE_MS)
@@ -35,7 +40,9 @@ function start(context: PolicyContext, predicts: boolean): Controller {
   let expected: number | null = null
 
   const scale = (ready: number) => {
-    const load = window.summary(world.nowMs, startTimeMs)
+    const isWaiting = world.instances.some(({ state }) => state === 'pending')
+    const leadMs = leadOfOrder({ startMs: startTimeMs, machineMs: isWaiting ? machineMs : null }) ?? 0
+    const load = window.summary(world.nowMs, leadMs)
     const [action] = planReplicas({
       serviceId: `${app}/${spec.name}`,
       rules,
@@ -46,7 +53,7 @@ function start(context: PolicyContext, predicts: boolean): Controller {
       excluded: 0,
       ready: Math.min(ready, world.wanted),
       load,
-      leadMs: startTimeMs,
+      leadMs,
       lastStep: lastStep && { from: lastStep.from, to: lastStep.to, agoMs: world.nowMs - lastStep.atMs },
       rolloutUnhealthy: false,
       memoryOnly,
@@ -60,8 +67,8 @@ function start(context: PolicyContext, predicts: boolean): Controller {
 
   const predict = () => {
     if (forecaster === null) return
-    near = forecaster.forecast(startTimeMs + MINUTE_MS)
-    const far = forecaster.forecast(machineLeadMs + MINUTE_MS)
+    near = forecaster.forecast(horizonOf(startTimeMs))
+    const far = forecaster.forecast(machineHorizonMs)
     const count = far === null ? null : countAhead(far, rules)
     ahead = count ?? 0
     expected = far === null || count === null ? null : far.peak / 100

@@ -1,0 +1,100 @@
+/**
+ * When the fleet acts: what has waited long enough to buy for, when it is next asked whether a machine can go, and what stands
+ * against giving one back. The coordinator's loop and the simulator decide by these very functions. No clock of their own.
+ */
+import type { FleetConfig } from './config.ts'
+
+/** Buys, or takes back, only for what has fitted nowhere for `buyHoldMs`: what is on the move often fits a moment later. */
+export interface BuyHold<Id> {
+  /**
+   * Which of those that fit nowhere now have done so for long enough; `youngMs`: until the next one is, null when none is younger.
+   * `atMs` must not decrease.
+   */
+  lasting(refused: readonly Id[], atMs: number): { readonly lasting: ReadonlySet<Id>; readonly youngMs: number | null }
+  /** Room has just been made: whoever fits nowhere then begins anew. */
+  forget(): void
+}
+
+export function createBuyHold<Id>(buyHoldMs: number): BuyHold<Id> {
+  const sinceMs = new Map<Id, number>()
+  return {
+    lasting(refused, atMs) {
+      const present = new Set(refused)
+      for (const id of sinceMs.keys()) if (!present.has(id)) sinceMs.delete(id)
+      const lasting = new Set<Id>()
+      let youngMs: number | null = null
+      for (const id of refused) {
+        const since = sinceMs.get(id) ?? atMs
+        sinceMs.set(id, since)
+        const leftMs = buyHoldMs - (atMs - since)
+        if (leftMs <= 0) lasting.add(id)
+        else youngMs = Math.min(youngMs ?? leftMs, leftMs)
+      }
+      return { lasting, youngMs }
+    },
+    forget: () => sinceMs.clear(),
+  }
+}
+
+/** When it is asked whether a machine can go: every interval, and at once when instances were taken away. */
+export interface DownTimer {
+  readonly nextAtMs: number
+  scaledDown(nowMs: number): void
+  /** Whether it is time; if so, the next time is an interval later. */
+  take(nowMs: number): boolean
+}
+
+export function createDownTimer(intervalMs: number, startMs: number): DownTimer {
+  let nextAtMs = startMs + intervalMs
+  return {
+    get nextAtMs() {
+      return nextAtMs
+    },
+    scaledDown(nowMs) {
+      nextAtMs = Math.min(nextAtMs, nowMs)
+    },
+    take(nowMs) {
+      if (nowMs < nextAtMs) return false
+      nextAtMs = nowMs + intervalMs
+      return true
+    },
+  }
+}
+
+/** Why no node is given back now. */
+export interface Hold {
+  readonly text: string
+  /** Not even for the budget's sake. */
+  readonly always: boolean
+}
+
+export interface HoldInput {
+  /** Why the coordinator changes nothing at present, or null. */
+  readonly frozen: string | null
+  /** Nodes that drain, and machines that are being deleted. */
+  readonly leaving: number
+  /** A node that was not heard of lately, a machine on its way, a service with instances that wait for room, one that is being updated: one of each, or null. */
+  readonly silent: string | null
+  readonly coming: string | null
+  readonly waiting: string | null
+  readonly updating: string | null
+  /** When capacity was last added. */
+  readonly lastUpAtMs: number
+  readonly config: Pick<FleetConfig, 'maxParallelDrains' | 'downIntervalMs'>
+}
+
+/** Gives nothing back while anything else is under way. Pure. */
+export function holdOf(input: HoldInput, nowMs: number): Hold | null {
+  const { leaving, config } = input
+  if (input.frozen !== null) return { text: `frozen: ${input.frozen}`, always: true }
+  if (leaving >= config.maxParallelDrains)
+    return {
+      text: `${leaving} node${leaving === 1 ? ' is' : 's are'} being given back, ${config.maxParallelDrains} at a time`,
+      always: true,
+    }
+  if (input.silent !== null) return { text: `${input.silent} has not reported`, always: true }
+  if (input.coming !== null) return { text: `${input.coming} is on its way`, always: false }
+  if (input.waiting !== null) return { text: `${input.waiting} has instances waiting`, always: false }
+  if (input.updating !== null) return { text: `${input.updating} is being updated`, always: false }
+  return nowMs - input.lastUpAtMs < config.downIntervalMs ? { text: 'capacity was added a moment ago', always: false } : null
+}
