@@ -11,7 +11,7 @@ import {
 } from '../../../shared/errors.ts'
 
 /** A hung engine must not hang the agent: after this a call is given up as "unknown" (row 19). */
-export const CALL_TIMEOUT_MS = 15_000
+const CALL_TIMEOUT_MS = 15_000
 
 /** Runs `call`; rejects with UnavailableError when the engine does not answer in time. */
 export async function engineCall<T>(

@@ -2,29 +2,23 @@
  * Containers through the Docker Engine API (1.41 and later). Every call has a time limit; an engine that does not answer gives
  * UnavailableError: unknown, never "gone". What was inspected is kept until an event or a changed summary says otherwise.
  */
-import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { networkInterfaces } from 'node:os'
-import { posix } from 'node:path'
 import type { Readable } from 'node:stream'
-import Docker from 'dockerode'
-import { backoffCeilingMs } from '../../../shared/backoff.ts'
-import { type Clock, sleep } from '../../../shared/clock.ts'
-import { ConflictError, messageOf, NotFoundError, RetryableError } from '../../../shared/errors.ts'
+import type Docker from 'dockerode'
+import type { Clock } from '../../../shared/clock.ts'
+import { RetryableError } from '../../../shared/errors.ts'
 import type { Logger } from '../../../shared/logger.ts'
-import type { ContainerUse, CreateContainer, ForeignContainer, Runtime } from '../runtime.ts'
+import type { ContainerUse, ForeignContainer, Runtime } from '../runtime.ts'
 import { createCgroupReader } from './cgroup-stats.ts'
-import { engineCall, engineError, unless } from './docker-call.ts'
+import { createContainer } from './create-container.ts'
+import { engineError, unless } from './docker-call.ts'
 import { createLogSplitter } from './docker-logs.ts'
-import {
-  createOptionsOf,
-  finalNameOf,
-  foreignOf,
-  LABEL,
-  type MappingContext,
-  observedOf,
-  UNFINISHED_PREFIX,
-} from './docker-mapping.ts'
+import { foreignOf, LABEL, type MappingContext, observedOf, UNFINISHED_PREFIX } from './docker-mapping.ts'
+import { CREATE_TIMEOUT_MS, createEngine } from './engine.ts'
+import { followEngine } from './engine-events.ts'
+import { statsOfEngine } from './engine-stats.ts'
+import { hostSubnets, runOnHost } from './host.ts'
+import { createInspections } from './inspections.ts'
 import {
   destroyNetwork,
   findNetwork,
@@ -34,8 +28,8 @@ import {
   type NodeNetwork,
   type RunCommand,
 } from './network.ts'
+import { pullImage } from './pull-image.ts'
 import { isStopSignal } from './stop-signal.ts'
-import { type TarEntry, tarOf } from './tar.ts'
 
 export interface DockerRuntimeOptions {
   readonly socketPath: string
@@ -58,18 +52,14 @@ export interface DockerRuntime extends Runtime {
   destroy(): Promise<void>
 }
 
-const PULL_IDLE_MS = 120_000
-const PULL_TOTAL_MS = 30 * 60_000
-const CREATE_TIMEOUT_MS = 60_000
 /** A container of others that outlived its stop signal so long did not take it for one. */
 const END_ASKED_MS = 10 * 60_000
-const EVENTS_BACKOFF = { baseMs: 250, capMs: 5_000 }
-const EVENT_NAMES = ['create', 'start', 'die', 'stop', 'kill', 'oom', 'destroy', 'pause', 'unpause', 'rename', 'health_status']
 
 /** Whether an engine answers on that socket. */
 export async function dockerAnswers(socketPath: string, clock: Clock): Promise<boolean> {
   try {
-    await engineCall(clock, () => new Docker({ socketPath }).ping(), { timeoutMs: 5_000 })
+    const { docker, call } = createEngine(socketPath, clock)
+    await call(() => docker.ping(), { timeoutMs: 5_000 })
     return true
   } catch {
     return false
@@ -82,16 +72,17 @@ export async function dockerAnswers(socketPath: string, clock: Clock): Promise<b
  */
 export async function destroyDockerNode(options: DockerRuntimeOptions): Promise<void> {
   const { clock, logger, clusterId, nodeId } = options
-  const docker = new Docker({ socketPath: options.socketPath })
-  const filters = { label: [`${LABEL.cluster}=${clusterId}`, `${LABEL.node}=${nodeId}`] }
-  for (const { Id } of await engineCall(clock, (abortSignal) => docker.listContainers({ all: true, filters, abortSignal })))
-    await unless(
-      ['not-found'],
-      engineCall(clock, (abortSignal) => docker.getContainer(Id).remove({ force: true, v: true, abortSignal }), {
-        timeoutMs: CREATE_TIMEOUT_MS,
-      }),
-    )
-  const deps = { docker, clock, logger, clusterId, nodeId, run: options.run ?? runOnHost, settings: options.network ?? {} }
+  const engine = createEngine(options.socketPath, clock)
+  for (const { Id } of await engine.listAll(ownFilterOf(options))) await engine.remove(Id)
+  const deps = {
+    docker: engine.docker,
+    clock,
+    logger,
+    clusterId,
+    nodeId,
+    run: options.run ?? runOnHost,
+    settings: options.network ?? {},
+  }
   const network = await findNetwork(deps)
   if (network !== null) await destroyNetwork(deps, network)
 }
@@ -99,7 +90,8 @@ export async function destroyDockerNode(options: DockerRuntimeOptions): Promise<
 /** Connects, finds or makes the node's network and shields it. Throws UnavailableError when no engine answers. */
 export async function createDockerRuntime(options: DockerRuntimeOptions): Promise<DockerRuntime> {
   const { clock, logger, clusterId, nodeId } = options
-  const docker = new Docker({ socketPath: options.socketPath })
+  const engine = createEngine(options.socketPath, clock)
+  const { docker, call } = engine
   const networkDeps = {
     docker,
     clock,
@@ -112,86 +104,20 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
   let network = await ensureNetwork(networkDeps)
   let shielded = await ensureFirewall(networkDeps, network)
   const context = (): MappingContext => ({ clusterId, nodeId, networkName: network.name, dns: options.dns?.() ?? [] })
-  const ownFilter = { label: [`${LABEL.cluster}=${clusterId}`, `${LABEL.node}=${nodeId}`] }
   const cgroups = createCgroupReader()
-  /** By id; `summary` is what the list said when it was inspected. */
-  const inspected = new Map<string, { readonly summary: string; readonly info: Docker.ContainerInspectInfo }>()
-  let liveStreams = 0
+  const inspections = createInspections(engine)
   /** Containers of others whose end was asked for, and when (epoch ms of the engine). */
   const ending = new Map<string, number>()
-
-  const call = <T>(make: (signal: AbortSignal) => Promise<T>, limits: { timeoutMs?: number; signal?: AbortSignal } = {}) =>
-    engineCall(clock, make, limits)
-  const inspect = (id: string) => call((abortSignal) => docker.getContainer(id).inspect({ abortSignal }))
-  const listAll = (filters: Record<string, string[]> | undefined) =>
-    call((abortSignal) => docker.listContainers({ all: true, ...(filters ? { filters } : {}), abortSignal }))
-
-  /** Inspections of what the list shows: kept ones while events flow and the summary is the same. */
-  const inspectAll = async (list: readonly Docker.ContainerInfo[]): Promise<Docker.ContainerInspectInfo[]> => {
-    const infos: Docker.ContainerInspectInfo[] = []
-    for (let i = 0; i < list.length; i += 8) {
-      const found = await Promise.all(
-        list.slice(i, i + 8).map(async (item) => {
-          const summary = `${item.State} ${item.Names.join(',')}`
-          const kept = inspected.get(item.Id)
-          if (kept?.summary === summary && liveStreams > 0) return kept.info
-          const info = await unless(['not-found'], inspect(item.Id))
-          if (info) inspected.set(item.Id, { summary, info })
-          else inspected.delete(item.Id)
-          return info
-        }),
-      )
-      for (const info of found) if (info) infos.push(info)
-    }
-    return infos
-  }
-
-  const forceRemove = (id: string) =>
-    unless(
-      ['not-found'],
-      call((abortSignal) => docker.getContainer(id).remove({ force: true, v: true, abortSignal }), {
-        timeoutMs: CREATE_TIMEOUT_MS,
-      }),
-    )
-
-  /** The container that has the name; null when none has. */
-  const byName = (name: string) => unless(['not-found'], inspect(name))
-
-  const isOwn = (info: Docker.ContainerInspectInfo, instance: string) =>
-    info.Config.Labels?.[LABEL.cluster] === clusterId &&
-    info.Config.Labels?.[LABEL.node] === nodeId &&
-    info.Config.Labels?.[LABEL.instance] === instance
 
   const refreshNetwork = async () => {
     network = await ensureNetwork(networkDeps)
     shielded = await ensureFirewall(networkDeps, network)
   }
+  const events = { engine, clusterId, nodeId, inspections, clock, logger, onAgain: refreshNetwork }
 
   // Left by an agent that died between creating a container and filling it.
-  for (const item of await listAll(ownFilter))
-    if (item.Names.some((name) => name.startsWith(`/${UNFINISHED_PREFIX}`))) await forceRemove(item.Id)
-
-  const statsOfEngine = async (id: string): Promise<ContainerUse | null> => {
-    const stats = await unless(
-      ['not-found', 'conflict', 'retryable'],
-      call((abortSignal) => docker.getContainer(id).stats({ stream: false, 'one-shot': true, abortSignal } as { stream: false })),
-    )
-    if (!stats?.cpu_stats?.cpu_usage) return null
-    const networks = Object.values(stats.networks ?? {})
-    const io = stats.blkio_stats?.io_service_bytes_recursive ?? []
-    const ioOf = (kind: string) =>
-      io.filter((entry) => entry.op.toLowerCase() === kind).reduce((sum, entry) => sum + entry.value, 0)
-    const memory = stats.memory_stats as { usage?: number; stats?: Record<string, number> }
-    return {
-      id,
-      cpuTotalMs: stats.cpu_stats.cpu_usage.total_usage / 1e6,
-      memoryBytes: Math.max(0, (memory.usage ?? 0) - (memory.stats?.total_inactive_file ?? memory.stats?.inactive_file ?? 0)),
-      rxBytes: networks.reduce((sum, item) => sum + item.rx_bytes, 0),
-      txBytes: networks.reduce((sum, item) => sum + item.tx_bytes, 0),
-      blockReadBytes: ioOf('read'),
-      blockWriteBytes: ioOf('write'),
-    }
-  }
+  for (const item of await engine.listAll(ownFilterOf(options)))
+    if (item.Names.some((name) => name.startsWith(`/${UNFINISHED_PREFIX}`))) await engine.remove(item.Id)
 
   const runtime: DockerRuntime = {
     name: 'docker',
@@ -206,11 +132,10 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
     },
 
     async list() {
-      const infos = await inspectAll(await listAll(ownFilter))
+      const infos = await inspections.of(await engine.listAll(ownFilterOf(options)))
       const here = context()
       const present = new Set(infos.map((info) => info.Id))
-      for (const [id, { info }] of inspected)
-        if (info.Config.Labels?.[LABEL.node] === nodeId && !present.has(id)) inspected.delete(id)
+      inspections.retain((info) => info.Config.Labels?.[LABEL.node] !== nodeId || present.has(info.Id))
       return infos.map((info) => observedOf(info, here)).filter((container) => container !== null)
     },
 
@@ -223,92 +148,9 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
       )
     },
 
-    async pull(image, { auth, platform }, signal) {
-      // Without a tag the engine would fetch every tag of the repository.
-      const reference = /[@:][^/]+$/.test(image) ? image : `${image}:latest`
-      const limit = new AbortController()
-      const whole = AbortSignal.any([limit.signal, signal])
-      const stream = (await call(
-        (abortSignal) =>
-          docker.pull(reference, {
-            ...(platform ? { platform } : {}),
-            ...(auth ? { authconfig: { username: auth.username, password: auth.password, serveraddress: auth.server } } : {}),
-            abortSignal,
-          }),
-        { timeoutMs: PULL_IDLE_MS, signal },
-      )) as Readable
-      const giveUp = (text: string) => () => limit.abort(new RetryableError(text))
-      const total = clock.setTimer(PULL_TOTAL_MS, giveUp(`the pull of ${image} took longer than ${PULL_TOTAL_MS} ms`))
-      const stalled = giveUp(`the pull of ${image} made no progress for ${PULL_IDLE_MS} ms`)
-      let idle = clock.setTimer(PULL_IDLE_MS, stalled)
-      const onAbort = () => stream.destroy()
-      whole.addEventListener('abort', onAbort, { once: true })
-      try {
-        let rest = ''
-        for await (const chunk of stream) {
-          idle.cancel()
-          idle = clock.setTimer(PULL_IDLE_MS, stalled)
-          const lines = (rest + String(chunk)).split('\n')
-          rest = (lines.pop() ?? '').slice(-64 * 1024)
-          for (const line of lines) throwPullError(line, image)
-        }
-        throwPullError(rest, image)
-        whole.throwIfAborted()
-      } catch (error) {
-        if (whole.aborted) throw whole.reason
-        throw engineError(error)
-      } finally {
-        total.cancel()
-        idle.cancel()
-        whole.removeEventListener('abort', onAbort)
-      }
-    },
+    pull: (image, how, signal) => pullImage(engine, clock, image, how, signal),
 
-    async create(request) {
-      const wanted = createOptionsOf(request, context())
-      const name = finalNameOf(request)
-      for (let attempt = 0; attempt < 3; attempt += 1) {
-        const there = await byName(name)
-        if (there) {
-          if (!isOwn(there, request.instance))
-            throw new ConflictError(`the name ${name} is taken by a container that is not this instance's`)
-          const same = there.Config.Labels?.[LABEL.specHash] === request.specHash && !there.State.Dead
-          // A sidecar in the network of a container that is gone can never start.
-          const network = there.HostConfig.NetworkMode ?? ''
-          if (same && network === wanted.HostConfig?.NetworkMode) return there.Id
-          await forceRemove(there.Id)
-        }
-        if (wanted.name !== name) {
-          const unfinished = await byName(wanted.name ?? '')
-          if (unfinished) {
-            if (!isOwn(unfinished, request.instance)) throw new ConflictError(`the name ${wanted.name} is taken`)
-            await forceRemove(unfinished.Id)
-          }
-        }
-        try {
-          const container = await call((abortSignal) => docker.createContainer({ ...wanted, abortSignal }), {
-            timeoutMs: CREATE_TIMEOUT_MS,
-          })
-          if (wanted.name !== name) {
-            for (const { directory, entries } of archivesOf(request.spec))
-              await call((abortSignal) => container.putArchive(tarOf(entries), { path: directory, abortSignal }), {
-                timeoutMs: CREATE_TIMEOUT_MS,
-              })
-            await call((abortSignal) => container.rename({ name, abortSignal }))
-          }
-          return container.id
-        } catch (error) {
-          // Someone was faster with the name: look who.
-          if (error instanceof ConflictError && attempt < 2) continue
-          if (error instanceof NotFoundError && /network/i.test(error.message)) {
-            await refreshNetwork()
-            continue
-          }
-          throw error
-        }
-      }
-      throw new RetryableError(`the container ${name} could not be created`)
-    },
+    create: (request) => createContainer({ engine, clusterId, nodeId, context, refreshNetwork }, request),
 
     async start(id) {
       try {
@@ -323,7 +165,7 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
           { timeoutMs: CREATE_TIMEOUT_MS },
         )
       } finally {
-        inspected.delete(id)
+        inspections.forget(id)
       }
     },
 
@@ -337,31 +179,24 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
           call((abortSignal) => container.stop({ t: graceS, abortSignal }), { timeoutMs: graceMs + 30_000 }),
         )
       } finally {
-        inspected.delete(id)
+        inspections.forget(id)
       }
     },
 
     async remove(id) {
-      // Volumes without a name go with their container; named ones stay.
-      await unless(
-        ['not-found'],
-        call((abortSignal) => docker.getContainer(id).remove({ force: true, v: true, abortSignal }), {
-          timeoutMs: CREATE_TIMEOUT_MS,
-        }),
-      )
-      inspected.delete(id)
+      await engine.remove(id)
+      inspections.forget(id)
     },
 
     async stats(ids) {
       const uses: ContainerUse[] = []
       for (const id of ids) {
-        const info = inspected.get(id)?.info ?? (await unless(['not-found'], inspect(id)))
+        const info = await inspections.one(id)
         if (!info?.State.Running) continue
-        inspected.set(id, inspected.get(id) ?? { summary: '', info })
         const ownNetwork = !(info.HostConfig.NetworkMode ?? '').startsWith('container:')
-        const use = cgroups.read(id, info.State.Pid, ownNetwork) ?? (await statsOfEngine(id))
+        const use = cgroups.read(id, info.State.Pid, ownNetwork) ?? (await statsOfEngine(engine, id))
         if (use) uses.push(use)
-        else inspected.delete(id)
+        else inspections.forget(id)
       }
       return uses
     },
@@ -390,7 +225,7 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
 
     async *logs(id, { follow, tail }, signal) {
       const container = docker.getContainer(id)
-      const raw = (await inspect(id)).Config.Tty
+      const raw = (await engine.inspect(id)).Config.Tty
       const splitter = createLogSplitter(raw, () => clock.now())
       const common = { stdout: true, stderr: true, timestamps: true, tail }
       if (!follow) {
@@ -416,14 +251,14 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
     },
 
     async *events(signal) {
-      for await (const event of follow(signal)) {
+      for await (const event of followEngine(events, signal)) {
         if (event === 'again') yield { kind: 'resync' }
         else if (event.instance !== null) yield { kind: 'changed', instance: event.instance }
       }
     },
 
     async *foreignEvents(signal) {
-      for await (const event of follow(signal)) {
+      for await (const event of followEngine(events, signal)) {
         if (event !== 'again') {
           if (!event.foreign) continue
           if (event.action === 'kill' && (await endsIt(event.id, event.signal))) ending.set(event.id, event.atMs)
@@ -433,9 +268,9 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
     },
 
     async foreign() {
-      const list = await listAll(undefined)
+      const list = await engine.listAll()
       const others = list.filter((item) => !(LABEL.cluster in (item.Labels ?? {})))
-      const infos = await inspectAll(others)
+      const infos = await inspections.of(others)
       const present = new Set(infos.map((info) => info.Id))
       for (const [id, atMs] of ending) if (!present.has(id) || clock.now() - atMs > END_ASKED_MS) ending.delete(id)
       return infos.map((info): ForeignContainer => foreignOf(info, ending.get(info.Id) ?? null))
@@ -444,135 +279,17 @@ export async function createDockerRuntime(options: DockerRuntimeOptions): Promis
     destroy: () => destroyDockerNode(options),
   }
 
-  /** Events of containers until the signal aborts; connects again by itself, then says `again`: some may have been missed. */
-  async function* follow(signal: AbortSignal): AsyncIterable<EngineEvent | 'again'> {
-    let failures = 0
-    let first = true
-    while (!signal.aborted) {
-      let stream: Readable | null = null
-      const onAbort = () => stream?.destroy()
-      signal.addEventListener('abort', onAbort, { once: true })
-      try {
-        stream = (await call(
-          (abortSignal) => docker.getEvents({ filters: { type: ['container'], event: EVENT_NAMES }, abortSignal }),
-          { signal },
-        )) as Readable
-        failures = 0
-        liveStreams += 1
-        try {
-          // What happened while nobody listened is not in the stream.
-          inspected.clear()
-          if (!first) {
-            await refreshNetwork()
-            yield 'again'
-          }
-          first = false
-          yield* eventsIn(stream)
-        } finally {
-          liveStreams -= 1
-          inspected.clear()
-        }
-        if (!signal.aborted) logger.info('the event stream of the engine ended, connecting again', {})
-      } catch (error) {
-        if (signal.aborted) break
-        first = false
-        if (failures === 0) logger.warn('the event stream of the engine broke, connecting again', { error: messageOf(error) })
-      } finally {
-        signal.removeEventListener('abort', onAbort)
-        stream?.destroy()
-      }
-      await sleep(clock, backoffCeilingMs(failures++, EVENTS_BACKOFF), signal).catch(() => {})
-    }
-  }
-
-  async function* eventsIn(stream: Readable): AsyncIterable<EngineEvent> {
-    let rest = ''
-    for await (const chunk of stream) {
-      const lines = (rest + String(chunk)).split('\n')
-      rest = lines.pop() ?? ''
-      for (const line of lines) {
-        const event = readEvent(line)
-        if (event === null) continue
-        inspected.delete(event.id)
-        const own = event.labels[LABEL.cluster] === clusterId && event.labels[LABEL.node] === nodeId
-        const instance = event.labels[LABEL.instance]
-        yield { ...event, instance: own && instance ? instance : null, foreign: !(LABEL.cluster in event.labels) }
-      }
-    }
-  }
-
   /** Whether that signal is the one that stops the container (it may also be told to reload by one). */
   async function endsIt(id: string, signal: string): Promise<boolean> {
-    const info = await unless(['not-found', 'retryable', 'unavailable'], inspect(id))
+    const info = await unless(['not-found', 'retryable', 'unavailable'], engine.inspect(id))
     return isStopSignal(signal, (info?.Config as { StopSignal?: string } | undefined)?.StopSignal)
   }
 
   return runtime
 }
 
-/** What goes into the container before its start. A read-only root takes only archives that end in one of its volumes. */
-function archivesOf(spec: CreateContainer['spec']): { readonly directory: string; readonly entries: readonly TarEntry[] }[] {
-  const byDirectory = new Map<string, TarEntry[]>()
-  for (const file of spec.files) {
-    const target = posix.resolve('/', file.target)
-    const directory = spec.readOnlyRootfs ? posix.dirname(target) : '/'
-    const entry = {
-      path: posix.relative(directory, target),
-      mode: file.mode,
-      content: Buffer.from(file.contentBase64, 'base64'),
-    }
-    byDirectory.set(directory, [...(byDirectory.get(directory) ?? []), entry])
-  }
-  return [...byDirectory].map(([directory, entries]) => ({ directory, entries }))
-}
-
-interface RawEvent {
-  readonly id: string
-  readonly action: string
-  /** Epoch ms by the engine's clock. */
-  readonly atMs: number
-  /** Of a `kill`; else ''. */
-  readonly signal: string
-  readonly labels: Readonly<Record<string, string>>
-}
-
-interface EngineEvent extends RawEvent {
-  /** Ours, on this node. */
-  readonly instance: string | null
-  /** Nobody's of any cluster. */
-  readonly foreign: boolean
-}
-
-function readEvent(line: string): RawEvent | null {
-  if (line.trim() === '') return null
-  try {
-    const event = JSON.parse(line) as {
-      Action?: string
-      time?: number
-      timeNano?: number
-      Actor?: { ID?: string; Attributes?: Record<string, string> }
-    }
-    const labels = event.Actor?.Attributes ?? {}
-    const atMs = event.timeNano === undefined ? (event.time ?? 0) * 1000 : event.timeNano / 1e6
-    return { id: event.Actor?.ID ?? '', action: event.Action ?? '', atMs, signal: labels.signal ?? '', labels }
-  } catch {
-    // Half a line of a broken stream; what it meant is seen at the next look.
-    return null
-  }
-}
-
-function throwPullError(line: string, image: string): void {
-  if (!line.includes('"error"')) return
-  let text: string
-  try {
-    text = (JSON.parse(line) as { error?: string }).error ?? ''
-  } catch {
-    return
-  }
-  if (text === '') return
-  if (/not found|manifest unknown|does not exist|no matching manifest/i.test(text))
-    throw new NotFoundError(`no image ${image}: ${text}`)
-  throw new RetryableError(`pull of ${image}: ${text}`)
+function ownFilterOf({ clusterId, nodeId }: DockerRuntimeOptions): Record<string, string[]> {
+  return { label: [`${LABEL.cluster}=${clusterId}`, `${LABEL.node}=${nodeId}`] }
 }
 
 /** Ends a command that ran out of time; the engine has no call for it. */
@@ -584,19 +301,3 @@ async function endExec(exec: Docker.Exec): Promise<void> {
     // Gone already, or not ours to end: it ends with its container.
   }
 }
-
-function hostSubnets(): string[] {
-  return Object.values(networkInterfaces()).flatMap((list) =>
-    (list ?? []).flatMap((item) => (item.family === 'IPv4' && item.cidr ? [item.cidr] : [])),
-  )
-}
-
-const runOnHost: RunCommand = ([file = '', ...args]) =>
-  new Promise((resolve) => {
-    execFile(file, args, { timeout: 10_000 }, (error, _stdout, stderr) =>
-      resolve({
-        code: error === null ? 0 : typeof error.code === 'number' ? error.code : 127,
-        stderr: stderr || (error?.message ?? ''),
-      }),
-    )
-  })
