@@ -8,8 +8,26 @@ const FIRST_PORT = 30_000
 const LAST_PORT = 32_700
 const ATTEMPTS = 200
 
+/** The map with a free port for each of its own; ports of an earlier run (not 0) are kept while they are free. */
+export async function portsFor(
+  before: Readonly<Record<string, number>>,
+  address: string,
+  taken: ReadonlySet<number>,
+  random: Random,
+): Promise<Record<string, number>> {
+  const portMap: Record<string, number> = {}
+  for (const [port, moved] of Object.entries(before))
+    if (moved !== 0 && !taken.has(moved) && (await isFree(address, moved))) portMap[port] = moved
+  const missing = Object.keys(before).filter((port) => portMap[port] === undefined)
+  const found = await freePorts(address, missing.length, new Set([...taken, ...Object.values(portMap)]), random)
+  missing.forEach((port, index) => {
+    portMap[port] = found[index] ?? 0
+  })
+  return portMap
+}
+
 /** `count` different ports on `address` that are free now and not in `taken`. Throws ConflictError when there are none. */
-export async function freePorts(address: string, count: number, taken: ReadonlySet<number>, random: Random): Promise<number[]> {
+async function freePorts(address: string, count: number, taken: ReadonlySet<number>, random: Random): Promise<number[]> {
   const found: number[] = []
   for (let attempt = 0; attempt < ATTEMPTS && found.length < count; attempt += 1) {
     const port = FIRST_PORT + Math.floor(random.next() * (LAST_PORT - FIRST_PORT))
@@ -20,7 +38,7 @@ export async function freePorts(address: string, count: number, taken: ReadonlyS
 }
 
 /** Whether a listener could be bound there. */
-export function isFree(address: string, port: number): Promise<boolean> {
+function isFree(address: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer()
     server.once('error', () => resolve(false))

@@ -7,8 +7,9 @@
  * process is begun, and the process carries its id in its environment: an agent that dies between the two finds it there.
  */
 import { spawn } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, posix } from 'node:path'
+import { compare } from '../../../shared/compare.ts'
 import { type Clock, sleep } from '../../../shared/clock.ts'
 import { ConflictError, InputError, InvariantError, messageOf, NotFoundError, RetryableError } from '../../../shared/errors.ts'
 import type { Files } from '../../../shared/files.ts'
@@ -16,11 +17,12 @@ import { randomIds } from '../../../shared/ids.ts'
 import type { Logger } from '../../../shared/logger.ts'
 import { containerName } from '../../../shared/model/identity.ts'
 import type { Random } from '../../../shared/random.ts'
-import type { CreateContainer, ObservedContainer, Runtime, RuntimeEvent } from '../runtime.ts'
-import { freePorts, isFree } from './free-ports.ts'
+import type { Runtime, RuntimeEvent } from '../runtime.ts'
+import { portsFor } from './free-ports.ts'
 import { followLogs, openLogs, removeLogs, rotateLogs } from './process-logs.ts'
+import { environmentOf, exitCodeOf, ID_VARIABLE, observedOf, recordOf, userOf } from './process-mapping.ts'
 import { type ProcessRecord, parseRecord } from './process-record.ts'
-import { type ProcessInfo, readBootId, readGroups, readIo, readProcess } from './process-table.ts'
+import { findByEnvironment, type ProcessInfo, readBootId, readGroups, readIo, readProcess } from './process-table.ts'
 
 export interface ProcessRuntimeOptions {
   /** Records, logs and work directories live below. One agent per directory. */
@@ -37,21 +39,9 @@ export interface ProcessRuntimeOptions {
   readonly baseEnvironment?: Readonly<Record<string, string>>
 }
 
-/** By this a process is found again whose record does not know its pid yet. */
-const ID_VARIABLE = 'RUBATO_PROCESS_ID'
 const POLL_MS = 50
 /** How soon the end of a process is seen that an earlier life of the agent began. */
 const ADOPTED_POLL_MS = 1_000
-const SIGNAL_NUMBERS: Readonly<Record<string, number>> = {
-  SIGHUP: 1,
-  SIGINT: 2,
-  SIGQUIT: 3,
-  SIGABRT: 6,
-  SIGKILL: 9,
-  SIGSEGV: 11,
-  SIGTERM: 15,
-}
-
 /** Reads the records of this cluster's node and knows what of it still runs. */
 export async function createProcessRuntime(options: ProcessRuntimeOptions): Promise<Runtime> {
   const { clock, files, logger, clusterId, nodeId, stateDir, bindAddress, random } = options
@@ -123,7 +113,7 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
     records.set(record.id, record)
     if (record.run !== null && !record.run.ended && record.run.pid === 0) {
       // The last agent died while it began this one: it runs, or it never did.
-      const info = record.run.bootId === bootId ? findByEnvironment(record.id) : null
+      const info = record.run.bootId === bootId ? findByEnvironment(`${ID_VARIABLE}=${record.id}`) : null
       await save({
         ...record,
         run: info
@@ -134,20 +124,6 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
   }
   await settle()
 
-  const environmentOf = (record: ProcessRecord): Record<string, string> => {
-    const ports = Object.entries(record.portMap)
-    const first = ports[0]?.[1]
-    return {
-      ...base,
-      HOME: record.workingDir,
-      ...record.environment,
-      ...(first === undefined ? {} : { PORT: String(first) }),
-      ...Object.fromEntries(ports.map(([port, moved]) => [`RUBATO_PORT_${port}`, String(moved)])),
-      HOST: bindAddress,
-      [ID_VARIABLE]: record.id,
-    }
-  }
-
   const takenPorts = (except: string) =>
     new Set([...records.values()].flatMap((record) => (record.id === except ? [] : Object.values(record.portMap))))
 
@@ -157,7 +133,8 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
       if (children.has(id) || alive(record)) return
       await settle()
     }
-    record = await withPorts(find(id))
+    record = find(id)
+    record = { ...record, portMap: await portsFor(record.portMap, bindAddress, takenPorts(id), random) }
     const startedAtMs = clock.now()
     await save({ ...record, run: { pid: 0, startTicks: 0, bootId, startedAtMs, exitedAtMs: null, exitCode: null, ended: false } })
     const [file = '', ...args] = record.argv
@@ -166,7 +143,7 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
     try {
       const child = spawn(file, args, {
         cwd: record.workingDir,
-        env: environmentOf(record),
+        env: environmentOf(record, base, bindAddress),
         detached: true,
         stdio: ['ignore', output.stdout, output.stderr],
         ...userOf(record),
@@ -185,7 +162,7 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
         const { code, signal } = exit
         // What it left in its group dies with it, as in a container.
         killGroup(pid, 'SIGKILL')
-        markEnded(id, code ?? 128 + (SIGNAL_NUMBERS[signal ?? ''] ?? 0))
+        markEnded(id, exitCodeOf(code, signal))
           .catch((error) => logger.error('the end of a process could not be recorded', { id, error: messageOf(error) }))
           .finally(() => {
             children.delete(id)
@@ -210,21 +187,6 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
     } finally {
       output.close()
     }
-  }
-
-  /** The record with a free port for each of its own; ports of an earlier run are kept while they are free. */
-  const withPorts = async (record: ProcessRecord): Promise<ProcessRecord> => {
-    const wanted = Object.entries(record.portMap)
-    const portMap: Record<string, number> = {}
-    const taken = takenPorts(record.id)
-    for (const [port, before] of wanted)
-      if (before !== 0 && !taken.has(before) && (await isFree(bindAddress, before))) portMap[port] = before
-    const missing = wanted.filter(([port]) => portMap[port] === undefined)
-    const found = await freePorts(bindAddress, missing.length, new Set([...taken, ...Object.values(portMap)]), random)
-    missing.forEach(([port], index) => {
-      portMap[port] = found[index] ?? 0
-    })
-    return { ...record, portMap }
   }
 
   const end = async (id: string, graceMs: number) => {
@@ -256,30 +218,12 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
     records.delete(id)
   }
 
-  const observedOf = (record: ProcessRecord): ObservedContainer => {
-    const { run } = record
-    const running = run !== null && !run.ended
-    return {
-      id: record.id,
-      instance: record.instance,
-      container: record.container,
-      specHash: record.specHash,
-      state: run === null ? 'created' : running ? 'running' : 'exited',
-      startedAtMs: run?.startedAtMs ?? null,
-      exitedAtMs: run?.exitedAtMs ?? null,
-      exitCode: run?.exitCode ?? null,
-      oomKilled: false,
-      address: running ? bindAddress : null,
-      portMap: Object.fromEntries(Object.entries(record.portMap).map(([port, moved]) => [Number(port), moved])),
-    }
-  }
-
   return {
     name: 'process',
     bridgeAddress: bindAddress,
     async list() {
       await settle()
-      return [...records.values()].sort((a, b) => (a.id < b.id ? -1 : 1)).map(observedOf)
+      return [...records.values()].sort((a, b) => compare(a.id, b.id)).map((record) => observedOf(record, bindAddress))
     },
     hasImage: async () => true,
     pull: async () => {},
@@ -290,22 +234,15 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
       if (there) await discard(there.id)
       const id = ids.next('p')
       const workDir = workDirOf(id)
-      const record = recordOf(request, { id, name, clusterId, nodeId, workDir })
       const main = request.sharesNetworkOf === null ? undefined : records.get(request.sharesNetworkOf)
+      const record = recordOf(request, { id, name, clusterId, nodeId, workDir, main })
       mkdirSync(workDir, { recursive: true, mode: 0o755 })
       for (const file of request.spec.files) {
         const path = join(workDir, posix.resolve('/', file.target))
         mkdirSync(dirname(path), { recursive: true })
         writeFileSync(path, Buffer.from(file.contentBase64, 'base64'), { mode: file.mode })
       }
-      // A sidecar is told where its main process listens; ports of its own it has none.
-      const environment = main
-        ? {
-            ...Object.fromEntries(Object.entries(main.portMap).map(([port, to]) => [`RUBATO_PORT_${port}`, String(to)])),
-            ...record.environment,
-          }
-        : record.environment
-      await save({ ...record, environment })
+      await save(record)
       tell(request.instance)
       return id
     },
@@ -344,7 +281,7 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
       const [file = '', ...args] = argv
       const child = spawn(file, args, {
         cwd: record.workingDir,
-        env: environmentOf(record),
+        env: environmentOf(record, base, bindAddress),
         detached: true,
         stdio: 'ignore',
         ...userOf(record),
@@ -365,7 +302,7 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
           child.once('exit', (code, signal) =>
             late
               ? reject(new RetryableError(`the command did not end within ${timeoutMs} ms`))
-              : resolve(code ?? 128 + (SIGNAL_NUMBERS[signal ?? ''] ?? 0)),
+              : resolve(exitCodeOf(code, signal)),
           )
         })
       } finally {
@@ -412,82 +349,6 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
     },
     foreign: async () => [],
   }
-}
-
-const IDENTITY = ['RUBATO_UID', 'RUBATO_GID']
-
-/** Only `user` says as whom a process runs, not a variable of the app. */
-function withoutIdentity(environment: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(Object.entries(environment).filter(([name]) => !IDENTITY.includes(name)))
-}
-
-/** As whom the process runs, and its probes with it. */
-function userOf({ environment }: ProcessRecord): { uid?: number; gid?: number } {
-  const { RUBATO_UID: uid, RUBATO_GID: gid } = environment
-  return { ...(uid === undefined ? {} : { uid: Number(uid) }), ...(gid === undefined ? {} : { gid: Number(gid) }) }
-}
-
-/** Throws InputError for what a plain process cannot have. */
-function recordOf(
-  request: CreateContainer,
-  { id, name, clusterId, nodeId, workDir }: { id: string; name: string; clusterId: string; nodeId: string; workDir: string },
-): ProcessRecord {
-  const { spec } = request
-  const argv = [...(spec.entrypoint ?? []), ...(spec.command ?? [])]
-  if (argv.length === 0) throw new InputError(`${spec.name} has no command; a process needs one`)
-  const mount = spec.mounts[0]
-  if (mount)
-    throw new InputError(
-      `${spec.name} wants the ${mount.kind} mount ${mount.target}; the process runtime has no mounts, use a container engine`,
-    )
-  const user = /^(\d+)(?::(\d+))?$/.exec(spec.user ?? '0')
-  if (spec.user !== undefined && user === null)
-    throw new InputError(`${spec.name} runs as ${spec.user}; a process needs a numeric user id`)
-  const identity: Record<string, string> = {}
-  if (spec.user !== undefined && user?.[1] !== undefined) {
-    identity.RUBATO_UID = user[1]
-    if (user[2] !== undefined) identity.RUBATO_GID = user[2]
-  }
-  return {
-    version: 1,
-    id,
-    name,
-    cluster: clusterId,
-    node: nodeId,
-    instance: request.instance,
-    container: spec.name,
-    specHash: request.specHash,
-    argv,
-    environment: { ...withoutIdentity(spec.environment), ...request.extraEnvironment, ...identity },
-    workingDir: spec.workingDir ?? workDir,
-    stopSignal: stopSignalOf(spec.stopSignal),
-    portMap:
-      request.sharesNetworkOf === null ? Object.fromEntries(request.ports.map(({ containerPort }) => [containerPort, 0])) : {},
-    files: spec.files.map((file) => ({ path: file.target, mode: file.mode })),
-    run: null,
-  }
-}
-
-function stopSignalOf(name: string | undefined): string {
-  if (name === undefined) return 'SIGTERM'
-  const full = name.toUpperCase().startsWith('SIG') ? name.toUpperCase() : `SIG${name.toUpperCase()}`
-  if (!/^SIG[A-Z0-9]{1,8}$/.test(full)) throw new InputError(`${name} is no signal name`)
-  return full
-}
-
-/** The group leader that carries the id in its environment. */
-function findByEnvironment(id: string): ProcessInfo | null {
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue
-    try {
-      if (!readFileSync(`/proc/${name}/environ`, 'utf8').split('\0').includes(`${ID_VARIABLE}=${id}`)) continue
-    } catch {
-      continue
-    }
-    const info = readProcess(Number(name))
-    if (info !== null && info.group === info.pid && info.state !== 'Z') return info
-  }
-  return null
 }
 
 function pick(from: Readonly<Record<string, string | undefined>>, names: readonly string[]): Record<string, string> {

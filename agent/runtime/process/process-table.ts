@@ -59,6 +59,21 @@ export function readGroups(procRoot = '/proc'): Map<number, ProcessInfo[]> {
   return groups
 }
 
+/** The group leader that carries this `NAME=value` in its environment. */
+export function findByEnvironment(entry: string): ProcessInfo | null {
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue
+    try {
+      if (!readFileSync(`/proc/${name}/environ`, 'utf8').split('\0').includes(entry)) continue
+    } catch {
+      continue
+    }
+    const info = readProcess(Number(name))
+    if (info !== null && info.group === info.pid && info.state !== 'Z') return info
+  }
+  return null
+}
+
 /** Different after each boot of the machine; '' where the kernel has none. */
 export function readBootId(procRoot = '/proc'): string {
   try {
