@@ -1,10 +1,12 @@
 /**
- * The next action for one instance. Pure; times are monotonic ms. Read `planRun` for the way up, `planDown` for the way out.
+ * The next action for one instance. Pure; times are monotonic ms. Read `planRun` for the way up, plan-way-out.ts for the way out,
+ * plan-failure.ts for what follows a run that failed.
  */
-import { backoffCeilingMs } from '../../shared/backoff.ts'
+import { compare } from '../../shared/compare.ts'
 import type { RestartPolicy, UnitSpec } from '../../shared/model/unit.ts'
-import { earliest, type Reason } from '../../shared/plan.ts'
+import { earliest } from '../../shared/plan.ts'
 import type { Assignment } from '../../shared/protocol/frames.ts'
+import { type Decision, idle, inStopOrder, type InstanceView, mark, step, stopStep, waitUntil } from './instance-decision.ts'
 import {
   advancePhase,
   freshMemory,
@@ -14,25 +16,9 @@ import {
   type SeenContainer,
   targetKeyOf,
 } from './instance-memory.ts'
-import type { ReconcileAction, ReconcileState } from './plan-reconcile.ts'
-
-export interface InstanceView {
-  readonly instance: string
-  readonly assignment: Assignment | null
-  readonly containers: readonly SeenContainer[]
-  readonly state: ReconcileState
-}
-
-export interface Decision {
-  readonly action: ReconcileAction | null
-  readonly reason: Reason | null
-  readonly wakeAtMs: number | null
-}
-
-/** How often the end of the last requests is looked for while draining. */
-const DRAIN_POLL_MS = 100
-/** A run this long forgets earlier failures when the policy names no window. */
-const DEFAULT_WINDOW_MS = 60_000
+import { planAfterEnd, planAfterUnhealthy, windowOf } from './plan-failure.ts'
+import type { ReconcileState } from './plan-reconcile.ts'
+import { planDown, planEnded, planLeftover, planStop } from './plan-way-out.ts'
 
 export function planInstance(view: InstanceView, nowMs: number): Decision {
   const memory = view.state.memory.get(view.instance) ?? freshMemory()
@@ -48,82 +34,6 @@ export function planInstance(view: InstanceView, nowMs: number): Decision {
   if (deadlineMs === null) return planRun(view, memory, assignment, nowMs)
   const decision = planFence(view, memory, assignment, deadlineMs, nowMs) ?? planRun(view, memory, assignment, nowMs)
   return nowMs < deadlineMs ? { ...decision, wakeAtMs: earliest(decision.wakeAtMs, deadlineMs) } : decision
-}
-
-/** Out of service, let the requests finish, stop, remove, report `stopped`. */
-function planStop(view: InstanceView, memory: InstanceMemory, { unit }: Assignment, nowMs: number): Decision {
-  if (memory.phase === 'stopped' && view.containers.length === 0 && memory.cleared) return idle(view, 'stopped', 'it has stopped')
-  if (memory.drainSinceMs === null)
-    return mark(view, {
-      phase: advancePhase(memory.phase, 'draining'),
-      drainSinceMs: nowMs,
-      notBeforeMs: 0,
-      message: 'finishing its requests',
-    })
-  const down = planDown(view, memory, unit.drainMs, unit, nowMs)
-  return down ?? mark(view, { phase: advancePhase(memory.phase, 'stopped'), ports: [], message: 'stopped as asked' })
-}
-
-/** Not assigned (any more): a copy that was replaced elsewhere, or left by an earlier life. */
-function planLeftover(view: InstanceView, memory: InstanceMemory, nowMs: number): Decision {
-  if (memory.drainSinceMs === null && view.containers.length > 0)
-    return mark(view, {
-      phase: advancePhase(memory.phase, 'draining'),
-      drainSinceMs: nowMs,
-      notBeforeMs: 0,
-      message: 'not assigned to this node',
-    })
-  const down = planDown(view, memory, 0, null, nowMs)
-  return down ?? { action: { kind: 'mark', instance: view.instance, patch: {}, forget: true }, reason: null, wakeAtMs: null }
-}
-
-/** It ended by itself and is not to run again: nothing leads to it, its containers stay for their logs. */
-function planEnded(view: InstanceView, memory: InstanceMemory, nowMs: number): Decision {
-  if (memory.notBeforeMs > nowMs) return waitUntil(view, memory.notBeforeMs, 'backoff', memory.message)
-  const running = inStopOrder(view).find((container) => container.state === 'running')
-  if (memory.target !== null && !memory.withdrawn) return step(view, { kind: 'withdraw', instance: view.instance })
-  if (running) return step(view, stopStep(running, memory.stopGraceMs))
-  if (!memory.cleared) return step(view, { kind: 'clear', instance: view.instance })
-  return idle(view, memory.phase, memory.message)
-}
-
-/** Withdraws, waits, stops, removes and clears; null when nothing is left. */
-function planDown(
-  view: InstanceView,
-  memory: InstanceMemory,
-  drainMs: number,
-  unit: UnitSpec | null,
-  nowMs: number,
-): Decision | null {
-  if (memory.notBeforeMs > nowMs) return waitUntil(view, memory.notBeforeMs, 'backoff', memory.message)
-  const ordered = inStopOrder(view, unit)
-  const drained = planDrain(view, memory, drainMs, ordered, nowMs)
-  if (drained) return drained
-  const running = ordered.find((container) => container.state === 'running')
-  if (running) return step(view, stopStep(running, memory.stopGraceMs))
-  // Sidecars first: they live in the main container's network.
-  const last = ordered.at(-1)
-  if (last) return step(view, { kind: 'remove', instance: last.instance, runtime: last.runtime, id: last.id })
-  return memory.cleared ? null : step(view, { kind: 'clear', instance: view.instance })
-}
-
-/** Withdrawal, and the wait for requests under way; null when it is over, or nothing ever led here. */
-function planDrain(
-  view: InstanceView,
-  memory: InstanceMemory,
-  drainMs: number,
-  containers: readonly SeenContainer[],
-  nowMs: number,
-): Decision | null {
-  if (memory.target === null) return null
-  if (!memory.withdrawn) return step(view, { kind: 'withdraw', instance: view.instance })
-  if (!containers.some((container) => container.state === 'running')) return null
-  const { settleMs } = view.state.limits
-  const sinceMs = memory.drainSinceMs ?? nowMs
-  const inFlight = view.state.inFlight(view.instance)
-  if (nowMs < sinceMs + settleMs) return waitUntil(view, sinceMs + settleMs, 'settling', 'the withdrawal is spreading')
-  if (inFlight === 0 || nowMs >= sinceMs + drainMs) return null
-  return waitUntil(view, Math.min(sinceMs + drainMs, nowMs + DRAIN_POLL_MS), 'draining', `${inFlight} requests are under way`)
 }
 
 /** When a strict singleton must be stopped unless a coordinator is heard before (row 24); null for all others. */
@@ -311,89 +221,6 @@ function planRunning(
   return idle(view, 'ready', 'it runs')
 }
 
-function planAfterEnd(
-  view: InstanceView,
-  memory: InstanceMemory,
-  ended: SeenContainer,
-  wanted: readonly SeenContainer[],
-  policy: RestartPolicy | undefined,
-  nowMs: number,
-): Decision {
-  const how = ended.oomKilled
-    ? 'ran out of memory'
-    : ended.exitCode === null
-      ? 'ended while no agent watched'
-      : `exited with code ${ended.exitCode}`
-  const text = wanted.length > 1 ? `${ended.container} ${how}` : how
-  const clean = ended.exitCode === 0
-  const again = policy?.condition === 'any' || (policy?.condition === 'on-failure' && !clean)
-  if (!again || policy === undefined)
-    return mark(view, { phase: clean ? 'stopped' : 'failed', message: text, run: null, notBeforeMs: 0 })
-  const ranMs =
-    ended.startedAtMs !== null && ended.exitedAtMs !== null
-      ? Math.max(0, ended.exitedAtMs - ended.startedAtMs)
-      : memory.run === null
-        ? 0
-        : nowMs - memory.run.sinceMs
-  return planFailure(view, memory, text, ranMs, wanted, policy, nowMs)
-}
-
-function planAfterUnhealthy(
-  view: InstanceView,
-  memory: InstanceMemory,
-  why: string,
-  wanted: readonly SeenContainer[],
-  policy: RestartPolicy | undefined,
-  nowMs: number,
-): Decision {
-  const text = `unhealthy: ${why}`
-  if (policy === undefined || policy.condition === 'none')
-    return mark(view, { phase: 'failed', message: text, run: null, notBeforeMs: 0 })
-  return planFailure(view, memory, text, nowMs - (memory.run?.sinceMs ?? nowMs), wanted, policy, nowMs)
-}
-
-/** Counts a failed run and sets when to try again; gives up after the policy's attempts. */
-function planFailure(
-  view: InstanceView,
-  memory: InstanceMemory,
-  text: string,
-  ranMs: number,
-  wanted: readonly SeenContainer[],
-  policy: RestartPolicy,
-  nowMs: number,
-): Decision {
-  return mark(view, failurePatch(memory, text, ranMs, wanted.map(runOf), policy, view.state.limits.backoffCapMs, nowMs))
-}
-
-/** What a failed run (or a start that failed) changes. */
-export function failurePatch(
-  memory: InstanceMemory,
-  text: string,
-  ranMs: number,
-  runs: readonly string[],
-  policy: RestartPolicy,
-  backoffCapMs: number,
-  nowMs: number,
-): Partial<InstanceMemory> {
-  const failures = ranMs >= windowOf(policy) ? 1 : memory.failures + 1
-  if (policy.maxAttempts !== null && failures > policy.maxAttempts)
-    return { phase: 'failed', failures, run: null, message: `${text}; given up after ${policy.maxAttempts} restarts` }
-  const delayMs = backoffCeilingMs(failures - 1, { baseMs: policy.delayMs, capMs: Math.max(backoffCapMs, policy.delayMs) })
-  return {
-    failures,
-    restarts: memory.restarts + 1,
-    condemned: runs,
-    notBeforeMs: nowMs + delayMs,
-    run: null,
-    warmAtMs: null,
-    message: `${text}; restart ${failures} in ${delayMs} ms`,
-  }
-}
-
-function windowOf(policy: RestartPolicy | undefined): number {
-  return policy !== undefined && policy.windowMs > 0 ? policy.windowMs : DEFAULT_WINDOW_MS
-}
-
 /** The unit's containers of the right specification, one for each name, in the unit's order. */
 function wantedContainers({ containers }: InstanceView, unit: UnitSpec, specHash: string): SeenContainer[] {
   const found: SeenContainer[] = []
@@ -408,36 +235,5 @@ function wantedContainers({ containers }: InstanceView, unit: UnitSpec, specHash
 
 function runningAndOldestFirst(a: SeenContainer, b: SeenContainer): number {
   const rank = (container: SeenContainer) => (container.state === 'running' ? 0 : 1)
-  return rank(a) - rank(b) || (a.startedAtMs ?? 0) - (b.startedAtMs ?? 0) || (a.id < b.id ? -1 : 1)
-}
-
-/** Main first, so that sidecars serve it to its end; names of an unknown unit by age. */
-function inStopOrder({ containers }: InstanceView, unit?: UnitSpec | null): SeenContainer[] {
-  const place = (container: SeenContainer) => {
-    const index = unit?.containers.findIndex((spec) => spec.name === container.container) ?? -1
-    return index === -1 ? Number.MAX_SAFE_INTEGER : index
-  }
-  return [...containers].sort(
-    (a, b) => place(a) - place(b) || (a.startedAtMs ?? 0) - (b.startedAtMs ?? 0) || (a.id < b.id ? -1 : 1),
-  )
-}
-
-function stopStep(container: SeenContainer, graceMs: number): ReconcileAction {
-  return { kind: 'stop', instance: container.instance, runtime: container.runtime, id: container.id, graceMs }
-}
-
-function mark(view: InstanceView, patch: Partial<InstanceMemory>): Decision {
-  return { action: { kind: 'mark', instance: view.instance, patch }, reason: null, wakeAtMs: null }
-}
-
-function step(view: InstanceView, action: ReconcileAction): Decision {
-  return { action, reason: { subject: view.instance, code: action.kind, text: `next: ${action.kind}` }, wakeAtMs: null }
-}
-
-function waitUntil(view: InstanceView, wakeAtMs: number, code: string, text: string): Decision {
-  return { action: null, reason: { subject: view.instance, code, text }, wakeAtMs }
-}
-
-function idle(view: InstanceView, code: string, text: string): Decision {
-  return { action: null, reason: { subject: view.instance, code, text }, wakeAtMs: null }
+  return rank(a) - rank(b) || (a.startedAtMs ?? 0) - (b.startedAtMs ?? 0) || compare(a.id, b.id)
 }

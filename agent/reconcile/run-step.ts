@@ -7,7 +7,7 @@ import type { PortBinding } from '../../shared/model/observation.ts'
 import type { Assignment } from '../../shared/protocol/frames.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import type { InstanceMemory, RuntimeName } from './instance-memory.ts'
-import { failurePatch } from './plan-instance.ts'
+import { failurePatch } from './plan-failure.ts'
 import type { ReconcileLimits, Step } from './plan-reconcile.ts'
 
 /** Where the main container of an instance is reached. */
