@@ -7,7 +7,7 @@ import type { Fault } from '../../shared/errors.ts'
 import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
 import { type AppPolicy, SAFE_POLICY } from './context.ts'
 import { MAX_SPEC_BYTES } from './link-services.ts'
-import { ROOT_CAPABILITIES } from './read-service.ts'
+import { ROOT_CAPABILITIES } from './read-privileges.ts'
 import { dangerOf } from './read-volumes.ts'
 
 export interface AppSpecCheck {

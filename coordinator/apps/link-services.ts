@@ -8,7 +8,8 @@ import { jobRules } from './read-job.ts'
 import { scaleRules } from './read-scale.ts'
 import { UPDATE_DEFAULTS } from './read-deploy.ts'
 import { type ReadPort, unitPorts } from './read-ports.ts'
-import type { ReadDependency, ReadService } from './read-service.ts'
+import type { ReadDependency } from './read-dependencies.ts'
+import type { ReadService } from './read-service.ts'
 import {
   accessPolicy,
   affinityRules,
