@@ -1,9 +1,10 @@
 /** keys …, token …. */
-import { parseDurationMs } from '../../shared/units.ts'
 import type { KeyView } from '../api/schemas.ts'
 import { CliError, EXIT } from './io.ts'
-import { ago, path } from './session.ts'
+import { ago, durationMs, path } from './session.ts'
 import type { AddVerb } from './verbs.ts'
+
+const DURATION_HINT = 'Like 90s, 15m, 12h or 30d.'
 
 /** Verbs below `keys`. */
 export function addKeyCommands(add: AddVerb): void {
@@ -14,7 +15,7 @@ export function addKeyCommands(add: AddVerb): void {
   )(async (session, [name], flags) => {
     const client = await session.client()
     const made = await client.send<{ key: KeyView; text: string }>('POST', '/v1/keys', {
-      body: { name, roles: flags.role ?? [], ttlMs: flags.ttl === undefined ? undefined : duration(flags.ttl) },
+      body: { name, roles: flags.role ?? [], ttlMs: flags.ttl === undefined ? undefined : durationMs(flags.ttl, DURATION_HINT) },
     })
     if (!session.json) session.note(`Key ${made.key.name} (${made.key.id}). Keep it now, it is not shown again:`)
     session.print(made, () => [made.text])
@@ -55,7 +56,7 @@ export function addKeyCommands(add: AddVerb): void {
       'DELETE',
       `/v1/keys${path(key)}`,
       {
-        query: flags.wait ? { wait: true, timeoutMs: duration(flags.timeout) } : {},
+        query: flags.wait ? { wait: true, timeoutMs: durationMs(flags.timeout, DURATION_HINT) } : {},
       },
     )
     session.print(answer, () => [`Key ${answer.key.name} is revoked${answer.applied?.everywhere ? ' on every live node' : ''}.`])
@@ -80,7 +81,7 @@ export function addTokenCommands(add: AddVerb): void {
     const client = await session.client()
     const labels = Object.fromEntries((flags.label ?? []).map(labelParts))
     const made = await client.send<{ id: string; text: string; expiresAtMs: number }>('POST', '/v1/tokens/join', {
-      body: { labels, ttlMs: flags.ttl === undefined ? undefined : duration(flags.ttl) },
+      body: { labels, ttlMs: flags.ttl === undefined ? undefined : durationMs(flags.ttl, DURATION_HINT) },
     })
     if (!session.json) session.note(joinAdvice(made.text, client.url, made.expiresAtMs))
     session.print(made, () => [made.text])
@@ -96,7 +97,7 @@ export function addTokenCommands(add: AddVerb): void {
       throw new CliError(EXIT.refused, `There is no role "${flags.role}" for operators.`, 'Use viewer, operator or admin.')
     const client = await session.client()
     const made = await client.send<{ token: { id: string }; text: string }>('POST', '/v1/tokens/operator', {
-      body: { name, role: flags.role, ttlMs: flags.ttl === undefined ? undefined : duration(flags.ttl) },
+      body: { name, role: flags.role, ttlMs: flags.ttl === undefined ? undefined : durationMs(flags.ttl, DURATION_HINT) },
     })
     if (!session.json) session.note(`Token ${name} (${flags.role}). Keep it now, it is not shown again:`)
     session.print(made, () => [made.text])
@@ -128,12 +129,6 @@ export function joinAdvice(token: string, url: string, expiresAtMs: number): str
 function keyState({ revokedAtMs, expiresAtMs }: KeyView, nowMs: number): string {
   if (revokedAtMs !== null) return 'revoked'
   return expiresAtMs !== null && expiresAtMs <= nowMs ? 'expired' : 'valid'
-}
-
-function duration(text: string): number {
-  const ms = parseDurationMs(text)
-  if (ms === null || ms <= 0) throw new CliError(EXIT.refused, `"${text}" is no duration.`, 'Like 90s, 15m, 12h or 30d.')
-  return ms
 }
 
 function labelParts(text: string): [string, string] {

@@ -4,7 +4,7 @@ import { parse } from 'yaml'
 import { messageOf } from '../../shared/errors.ts'
 import type { ServiceSpec } from '../../shared/model/app.ts'
 import type { Pool } from '../../shared/model/node.ts'
-import { formatDuration, parseDurationMs } from '../../shared/units.ts'
+import { formatDuration } from '../../shared/units.ts'
 import { capacityOf, poolSchema } from '../config.ts'
 import { demandOf, unitFor } from '../simulate/demand.ts'
 import { DEFAULT_POLICIES, policiesNamed } from '../simulate/policies.ts'
@@ -14,7 +14,7 @@ import { type RunSetup, runPolicy } from '../simulate/run.ts'
 import { DEFAULT_SERVICE_MODEL, serviceTables } from '../simulate/service-model.ts'
 import { type GapRule, parseTrace, type Trace } from '../simulate/trace.ts'
 import { CliError, EXIT } from './io.ts'
-import { serviceParts, type Session } from './session.ts'
+import { durationMs, serviceParts, type Session } from './session.ts'
 import type { AddVerb } from './verbs.ts'
 
 interface SimulateFlags {
@@ -276,9 +276,7 @@ function gapRule(text: string): GapRule {
 }
 
 function duration(flag: string, text: string): number {
-  const ms = parseDurationMs(text)
-  if (ms === null || ms <= 0) throw refused(`${flag} ${text} is no duration.`, 'Like 500ms, 30s or 4m.')
-  return ms
+  return durationMs(text, 'Like 500ms, 30s or 4m.', `${flag} ${text}`)
 }
 
 function number(flag: string, text: string): number {

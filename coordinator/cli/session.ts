@@ -1,5 +1,5 @@
 /** One run of the command line: where output goes and in which form, the client, and progress on stderr. */
-import { formatBytes, formatDuration } from '../../shared/units.ts'
+import { formatBytes, formatDuration, parseDurationMs } from '../../shared/units.ts'
 import type { ApiClient } from './client.ts'
 import { type ConnectionFlags, connect } from './connection.ts'
 import { CliError, type CliIo, EXIT } from './io.ts'
@@ -98,6 +98,18 @@ export function cores(cpuMillis: number | null): string {
 
 export function bytes(value: number | null): string {
   return value === null ? '-' : formatBytes(value).replace(' ', '').replace('iB', '')
+}
+
+/** "1 instance", "2 instances". */
+export function counted(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? '' : 's'}`
+}
+
+/** A duration from a flag. Anything else, and none at all (0), is refused: `shownAs` is no duration, and a hint. */
+export function durationMs(text: string, hint: string, shownAs = `"${text}"`): number {
+  const ms = parseDurationMs(text)
+  if (ms === null || ms <= 0) throw new CliError(EXIT.refused, `${shownAs} is no duration.`, hint)
+  return ms
 }
 
 /** "app/service" in two parts. */
