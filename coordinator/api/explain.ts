@@ -1,4 +1,5 @@
 /** "Why?": what placement, scaling, services and fleet last reasoned, gathered into sentences. Reads only. */
+import { compare } from '../../shared/compare.ts'
 import type { ServiceSpec } from '../../shared/model/app.ts'
 import { serviceId } from '../../shared/model/identity.ts'
 import type { Reason } from '../../shared/plan.ts'
@@ -62,7 +63,7 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
     .filter((record) => record.goal === 'run')
     .map((record) => ({ record, seen: viewInstance({ observed }, record) }))
     .filter(({ seen }) => !seen.routable)
-    .sort((a, b) => (a.record.id < b.record.id ? -1 : 1))
+    .sort((a, b) => compare(a.record.id, b.record.id))
   for (const { record } of troubled.slice(0, NAMED_INSTANCES)) reasons.push(...explainInstance(deps, record).reasons)
   if (troubled.length > NAMED_INSTANCES) say('more', `${troubled.length - NAMED_INSTANCES} more instances are not ready.`)
   const load = scaling?.loadPercent ?? view.loadPercent

@@ -6,7 +6,8 @@ import type { KeyRecord, OperatorTokenRecord } from '../../shared/model/access.t
 import { joinRequestSchema, joinResponseSchema } from '../../shared/protocol/join.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
-import { idSchema, keyView, operatorTokenView, pageOf, pageQuery, queryFlag, queryInt, type KeyView } from './schemas.ts'
+import { idSchema, pageQuery, queryFlag, queryInt } from './inputs.ts'
+import { keyView, operatorTokenView, pageOf, type KeyView } from './schemas.ts'
 import { page } from './views.ts'
 
 /** How long `?wait` waits unless told: twice the promise for connected agents, with room for a slow one. */

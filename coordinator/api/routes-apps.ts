@@ -9,6 +9,7 @@ import type { Endpoints } from './endpoint.ts'
 import { explainService } from './explain.ts'
 import { HttpProblem } from './problem.ts'
 import { mayAct } from './roles.ts'
+import { nameSchema, pageQuery, queryFlag, serviceNameSchema } from './inputs.ts'
 import {
   type AppDetail,
   appDetail,
@@ -16,12 +17,8 @@ import {
   changeView,
   decisionsView,
   explanationView,
-  nameSchema,
   pageOf,
-  pageQuery,
   previewView,
-  queryFlag,
-  serviceNameSchema,
   serviceView,
 } from './schemas.ts'
 import { page, viewApp, viewService, type World } from './views.ts'

@@ -5,7 +5,8 @@ import type { EventRecord } from '../../shared/model/event.ts'
 import type { State } from '../state/state.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
-import { eventView, operationView, pageOf, pageQuery, queryFlag, queryInt } from './schemas.ts'
+import { pageQuery, queryFlag, queryInt } from './inputs.ts'
+import { eventView, operationView, pageOf } from './schemas.ts'
 import { page } from './views.ts'
 
 /** Shorter than the idle timeout of common proxies (30 s and up). */

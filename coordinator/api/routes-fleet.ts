@@ -9,18 +9,8 @@ import { commitChange } from '../access/commit-change.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
 import { HttpProblem } from './problem.ts'
-import {
-  fleetView,
-  idSchema,
-  machineView,
-  nameSchema,
-  nodeView,
-  pageOf,
-  pageQuery,
-  poolInput,
-  poolView,
-  queryFlag,
-} from './schemas.ts'
+import { idSchema, nameSchema, pageQuery, poolInput, queryFlag } from './inputs.ts'
+import { fleetView, machineView, nodeView, pageOf, poolView } from './schemas.ts'
 import { page, viewMachine, viewNode, viewPool, type World } from './views.ts'
 
 const nodePath = z.strictObject({ node: idSchema })

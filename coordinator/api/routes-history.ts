@@ -8,7 +8,8 @@ import { planRange } from '../history/plan-range.ts'
 import { type Measure, MEASURE_UNITS, MEASURES, type Point, type SeriesId } from '../history/series.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
-import { pageOf, pageQuery } from './schemas.ts'
+import { pageQuery } from './inputs.ts'
+import { pageOf } from './schemas.ts'
 import { page } from './views.ts'
 
 /** Of all measures of one answer together: about a megabyte. Holds 8 days by the minute. */

@@ -5,17 +5,8 @@ import type { InstanceRecord } from '../state/objects.ts'
 import type { ApiDeps, LogLine } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
 import { explainInstance } from './explain.ts'
-import {
-  explanationView,
-  idSchema,
-  instanceView,
-  nameSchema,
-  pageOf,
-  pageQuery,
-  queryFlag,
-  queryInt,
-  serviceNameSchema,
-} from './schemas.ts'
+import { idSchema, nameSchema, pageQuery, queryFlag, queryInt, serviceNameSchema } from './inputs.ts'
+import { explanationView, instanceView, pageOf } from './schemas.ts'
 import { instanceIdOfPath, page, viewInstance, type World } from './views.ts'
 
 const instancePath = z.strictObject({ instance: z.string().max(200) })

@@ -1,4 +1,5 @@
 /** State as the API shows it: joins what is wanted (snapshot) with what is observed. Reads only; never shows a secret. */
+import { compare } from '../../shared/compare.ts'
 import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
 import { type InstanceId, parseInstanceId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import type { MachineRecord, NodeRecord, Pool } from '../../shared/model/node.ts'
@@ -257,7 +258,7 @@ export function page<T>(
   const { after } = query
   const sorted = [...items]
     .map((item) => ({ key: keyOf(item), item }))
-    .sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0))
+    .sort((a, b) => compare(a.key, b.key))
   const rest = after === undefined ? sorted : sorted.filter(({ key }) => key > after)
   const shown = rest.slice(0, limit)
   return { items: shown.map(({ item }) => item), next: rest.length > limit ? (shown.at(-1)?.key ?? null) : null }
