@@ -12,6 +12,7 @@ import type { NodeAssignments } from '../state/objects.ts'
 import type { Observed } from '../state/observed.ts'
 import type { Snapshot, StateChange } from '../state/state.ts'
 import { diffSets, isEmptyDiff } from './diff-sets.ts'
+import { createKeyAcks } from './key-acks.ts'
 import { partsOfService } from './names.ts'
 import { planDesired } from './plan-desired.ts'
 import { type KeyNeed, keyNeedOf, planKeys, planPolicies } from './plan-keys.ts'
@@ -69,8 +70,6 @@ interface NodeEntry {
   policies: ReadonlyMap<string, ServicePolicy>
   keys: ReadonlyMap<string, PushedKey>
   readonly routes: Map<string, Route>
-  /** Key frames without an acknowledgement, oldest first, and the keys revision before which they change nothing. */
-  unackedKeys: { readonly revision: number; readonly fromKeys: number }[]
 }
 
 const ALL_SETS: readonly SetKind[] = ['keys', 'desired', 'routes']
@@ -85,8 +84,7 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
   const table = createRouteTable(snapshot, observed)
   const jsonOf = createJsonMemo()
   let keysByNeed = new Map<string, ReadonlyMap<string, PushedKey>>()
-  let keysRevision = 1
-  let keysFlushed = 0
+  const keyAcks = createKeyAcks()
   let meshSecretSent = snapshot.get('cluster', 'cluster')?.meshSecret
   const dirty = {
     full: new Map<NodeId, Set<SetKind>>(),
@@ -117,7 +115,6 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
       policies: NONE,
       keys: NONE,
       routes: new Map(),
-      unackedKeys: [],
     }
     nodes.set(id, entry)
     readWanted(entry)
@@ -188,7 +185,7 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
   }
 
   function push(entry: NodeEntry, kind: SetKind, texts: readonly string[]): void {
-    if (kind === 'keys') entry.unackedKeys.push({ revision: entry.sets.keys.revision, fromKeys: keysFlushed })
+    if (kind === 'keys') keyAcks.sent(entry.id, entry.sets.keys.revision)
     for (const text of texts) deps.send(entry.id, text)
   }
 
@@ -295,8 +292,6 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
     return found
   }
 
-  const oldestUnacked = (entry: NodeEntry) => entry.unackedKeys[0]?.fromKeys ?? keysFlushed
-
   return {
     addNode(id) {
       addNode(id)
@@ -308,6 +303,7 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
       for (const app of entry.apps) leaveApp(app, id)
       for (const record of entry.wanted?.instances ?? []) dirty.services.add(serviceIdOf(record.id))
       nodes.delete(id)
+      keyAcks.forget(id)
       dirty.full.delete(id)
       deps.onDirty()
     },
@@ -315,13 +311,11 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
       const entry = nodes.get(id)
       if (!entry) return
       entry.attached = true
-      entry.unackedKeys = []
       const seen = hello.epoch === ownEpoch
       entry.sets.desired.restart(seen ? hello.desiredRevision : 0)
       entry.sets.keys.restart(seen ? hello.keysRevision : 0)
       entry.sets.routes.restart(seen ? hello.routesRevision : 0)
-      // Until the full set goes out nothing counts as applied.
-      entry.unackedKeys.push({ revision: entry.sets.keys.revision + 1, fromKeys: 0 })
+      keyAcks.attached(id, entry.sets.keys.revision + 1)
       markFull(id, ALL_SETS)
     },
     detach(id) {
@@ -356,7 +350,7 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
         } else continue
         deps.onDirty()
       }
-      if (keysTouched) keysRevision += 1
+      if (keysTouched) keyAcks.changed()
     },
     serviceChanged(service) {
       dirty.services.add(service)
@@ -366,7 +360,7 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
       const entry = nodes.get(id)
       if (!entry) return
       entry.sets[what].ack(revision)
-      if (what === 'keys') entry.unackedKeys = entry.unackedKeys.filter((frame) => frame.revision > entry.sets.keys.acked)
+      if (what === 'keys') keyAcks.acked(id, entry.sets.keys.acked)
     },
     resync(id, what) {
       markFull(id, [what])
@@ -393,7 +387,7 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
         // Last: an instance's hosts file is made of the routes, once, when its container is created.
         if (isFull(entry.id, 'desired') || dirty.desired.has(entry.id)) syncDesired(entry, isFull(entry.id, 'desired'))
       }
-      keysFlushed = keysRevision
+      keyAcks.flushed()
       dirty.full.clear()
       dirty.desired.clear()
       dirty.keys.clear()
@@ -415,17 +409,14 @@ export function createNodeSync(deps: NodeSyncDeps): NodeSync {
       }
     },
     appliedDesired: (id) => nodes.get(id)?.sets.desired.acked ?? 0,
-    appliedKeys: (id) => {
-      const entry = nodes.get(id)
-      return entry?.attached ? oldestUnacked(entry) : 0
-    },
-    keysRevision: () => keysRevision,
+    appliedKeys: (id) => (nodes.get(id)?.attached ? keyAcks.appliedBy(id) : 0),
+    keysRevision: () => keyAcks.revision(),
     keysAppliedBy(revision) {
       const applied: NodeId[] = []
       const pending: NodeId[] = []
       const disconnected: NodeId[] = []
       for (const entry of nodes.values()) {
-        if (entry.attached && oldestUnacked(entry) >= revision) applied.push(entry.id)
+        if (entry.attached && keyAcks.appliedBy(entry.id) >= revision) applied.push(entry.id)
         else pending.push(entry.id)
         if (!entry.attached) disconnected.push(entry.id)
       }

@@ -1,4 +1,5 @@
 /** Where each port of a service is to be found at present. Pure. */
+import { compare } from '../../shared/compare.ts'
 import type { ServiceSpec } from '../../shared/model/app.ts'
 import type { NodeRecord } from '../../shared/model/node.ts'
 import type { PortProtocol } from '../../shared/model/unit.ts'
@@ -24,7 +25,7 @@ export function planServiceRoutes(view: ServiceView): readonly Route[] {
   for (const port of view.spec.unit.ports) ports.set(port.containerPort, port.protocol)
   const found = view.instances
     .flatMap((record) => locate(view, record))
-    .sort((a, b) => (a.endpoint.instance < b.endpoint.instance ? -1 : a.endpoint.instance > b.endpoint.instance ? 1 : 0))
+    .sort((a, b) => compare(a.endpoint.instance, b.endpoint.instance))
   return [...ports]
     .sort(([a], [b]) => a - b)
     .map(([containerPort, protocol]) => ({
