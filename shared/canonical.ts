@@ -1,4 +1,5 @@
 /** Canonical JSON and its hash: equal data gives equal text, whatever the order of keys. Pure. */
+import { compare } from './compare.ts'
 import { createHash } from 'node:crypto'
 
 export function canonicalJson(value: unknown): string {
@@ -6,7 +7,7 @@ export function canonicalJson(value: unknown): string {
   if (value !== null && typeof value === 'object') {
     const entries = Object.entries(value)
       .filter(([, item]) => item !== undefined)
-      .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+      .sort(([a], [b]) => compare(a, b))
     return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${canonicalJson(item)}`).join(',')}}`
   }
   return JSON.stringify(value) ?? 'null'

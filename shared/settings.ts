@@ -6,6 +6,7 @@
  * under `fleet` in the file. Secrets have no flag: the process list shows flags to everyone.
  */
 import { isMap, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
+import { compare } from './compare.ts'
 import { ConfigError, type Fault } from './errors.ts'
 import { nearest } from './nearest.ts'
 
@@ -251,7 +252,7 @@ function readEnv(table: SettingsTable, prefix: string, env: SettingsSources['env
       .map(([key]) => [envName(prefix, key), key]),
   )
   const values: Record<string, string> = {}
-  for (const [name, value] of Object.entries(env).sort(([a], [b]) => (a < b ? -1 : 1))) {
+  for (const [name, value] of Object.entries(env).sort(([a], [b]) => compare(a, b))) {
     if (!name.startsWith(prefix) || value === undefined) continue
     const key = byName.get(name)
     if (key === undefined && name !== `${prefix}CONFIG`) {

@@ -2,6 +2,7 @@
  * API keys of users and services. The text of a key is given out once, when it is made; what is kept is a hash. Agents get the
  * live ones (see `liveKeys`) and check requests by themselves.
  */
+import { compare } from '../../shared/compare.ts'
 import type { Clock } from '../../shared/clock.ts'
 import { newCredential } from '../../shared/credentials.ts'
 import { ConflictError, type Fault, InputError, NotFoundError } from '../../shared/errors.ts'
@@ -133,8 +134,4 @@ function faultsOf(request: CreateKey, nowMs: number): Fault[] {
   if (request.expiresAtMs !== null && !(Number.isFinite(request.expiresAtMs) && request.expiresAtMs > nowMs))
     faults.push({ path: '/expiresAtMs', message: 'The expiry lies in the past.' })
   return faults
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
 }

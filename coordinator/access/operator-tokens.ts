@@ -3,6 +3,7 @@
  * and into `<stateDir>/admin.token` (0600), which its owner may delete.
  */
 import { join } from 'node:path'
+import { compare } from '../../shared/compare.ts'
 import type { Clock } from '../../shared/clock.ts'
 import { newCredential, parseCredential, secretMatches } from '../../shared/credentials.ts'
 import { ConflictError, type Fault, InputError, NotFoundError } from '../../shared/errors.ts'
@@ -97,7 +98,7 @@ export function createOperatorTokens({ state, ids, random, clock, files, stateDi
       return { id: record.id, name: record.name, role: record.role }
     },
     list: () =>
-      [...state.snapshot.all('operatorToken').values()].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)),
+      [...state.snapshot.all('operatorToken').values()].sort((a, b) => compare(a.name, b.name)),
     revoke: (idOrName, actor) =>
       inTurn(() =>
         commitChange(state, (change, snapshot) => {

@@ -7,6 +7,7 @@
  * Registration follows readiness and deregistration precedes the stop: an instance enters when it is ready and leaves as soon
  * as its goal is `stop` or its agent says draining. Cost of a change: the entries of the nodes that changed.
  */
+import { compare } from '../../shared/compare.ts'
 import { isRoutable, type InstanceObservation, type Observed } from '../state/observed.ts'
 import { specOfInstance } from '../services/kept-specs.ts'
 import type { InstanceRecord } from '../state/objects.ts'
@@ -151,7 +152,7 @@ export function createCatalog(deps: CatalogDeps): Catalog {
     },
     service: (name) => [...(byName.get(name)?.values() ?? [])].sort(byId),
     onNode: (node) => [...(byNode.get(node)?.values() ?? [])].sort(byId),
-    nodes: () => [...state.snapshot.all('node').values()].sort((a, b) => (a.id < b.id ? -1 : 1)),
+    nodes: () => [...state.snapshot.all('node').values()].sort((a, b) => compare(a.id, b.id)),
     wait(service, after, waitMs, signal) {
       const current = service === null ? index : indexOf(service)
       if (current > after || signal.aborted) return Promise.resolve()
@@ -275,5 +276,5 @@ function groupOf(map: Map<string, Map<string, CatalogEntry>>, name: string): Map
 }
 
 function byId(a: CatalogEntry, b: CatalogEntry): number {
-  return a.id < b.id ? -1 : a.id > b.id ? 1 : a.node < b.node ? -1 : 1
+  return compare(a.id, b.id) || compare(a.node, b.node)
 }

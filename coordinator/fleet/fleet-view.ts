@@ -1,4 +1,5 @@
 /** The fleet as API, metrics and dashboard show it. Pure. */
+import { compare } from '../../shared/compare.ts'
 import type { MachinePhase, MachineRecord, Pool } from '../../shared/model/node.ts'
 import type { Reason } from '../../shared/plan.ts'
 import { budgetOf } from './plan-budget.ts'
@@ -41,7 +42,7 @@ export function fleetViewOf(input: {
 }): FleetView {
   const { machines, nowMs } = input
   const budget = budgetOf({ machines, pools: input.pools, limitUsd: input.limitUsd, nowMs, leads: input.leads })
-  const pools = [...input.pools].sort((a, b) => (a.name < b.name ? -1 : 1))
+  const pools = [...input.pools].sort((a, b) => compare(a.name, b.name))
   return {
     pools: pools.map((pool) => {
       const counts: Partial<Record<MachinePhase, number>> = {}

@@ -2,6 +2,7 @@
  * Room that is wanted for what is not there yet, as requests that are planned but never placed: forecast instances, spare
  * slots, and instances on machines that the cloud is about to take away. Reads the state, writes nothing.
  */
+import { compare } from '../../shared/compare.ts'
 import type { Pool } from '../../shared/model/node.ts'
 import { parseInstanceId } from '../../shared/model/identity.ts'
 import { requestOfRecord } from '../placement/node-view.ts'
@@ -34,7 +35,7 @@ export function ghostsOf(input: {
 
 function predictedGhosts({ snapshot, predicted, chargeOf }: Parameters<typeof ghostsOf>[0]): Ghost[] {
   const ghosts: Ghost[] = []
-  for (const { service, count } of [...predicted].sort((a, b) => (a.service < b.service ? -1 : 1))) {
+  for (const { service, count } of [...predicted].sort((a, b) => compare(a.service, b.service))) {
     const [appName = '', name = ''] = service.split('/')
     const app = snapshot.get('app', appName)
     const spec = app?.spec.services.find((candidate) => candidate.name === name)

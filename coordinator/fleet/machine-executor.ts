@@ -3,6 +3,7 @@
  * before the cloud hears of it: a machine in phase `requested` is created (again: its name is the idempotency token) and one
  * in phase `terminating` is deleted until the cloud says "not found", by whichever coordinator runs.
  */
+import { compare } from '../../shared/compare.ts'
 import { fullJitterMs } from '../../shared/backoff.ts'
 import type { Clock } from '../../shared/clock.ts'
 import { messageOf, RetryableError, RubatoError } from '../../shared/errors.ts'
@@ -236,7 +237,7 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
         for (const id of map.keys()) if (!isUnderWay(state.snapshot.get('machine', id))) map.delete(id)
       for (const [pool, rest] of resting) if (nowMs - rest.untilMs > COOL_DOWN_CAP_MS) resting.delete(pool)
       const machines = [...state.snapshot.all('machine').values()].sort(
-        (a, b) => a.requestedAtMs - b.requestedAtMs || (a.id < b.id ? -1 : 1),
+        (a, b) => a.requestedAtMs - b.requestedAtMs || compare(a.id, b.id),
       )
       for (const machine of machines) {
         if (machine.phase !== 'requested' && machine.phase !== 'terminating') continue

@@ -2,6 +2,7 @@
  * May we afford it? What was spent this month, plus what we are bound to spend: minimum and static machines to the month's
  * end, every other machine until its shortest sensible life is over. Pure. Money in USD, times in epoch ms, months in UTC.
  */
+import { compare } from '../../shared/compare.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { monthOf } from './calendar.ts'
 import { isAlive } from './machine-states.ts'
@@ -92,5 +93,5 @@ function commitmentHours(pool: string, leads: ReadonlyMap<string, PoolLead>): nu
 }
 
 function byAge(a: MachineRecord, b: MachineRecord): number {
-  return a.requestedAtMs - b.requestedAtMs || (a.id < b.id ? -1 : 1)
+  return a.requestedAtMs - b.requestedAtMs || compare(a.id, b.id)
 }

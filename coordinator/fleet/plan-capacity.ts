@@ -4,6 +4,7 @@
  * taken back, and only then is anything bought, within each pool's maximum and the budget. What is expected soon (a forecast,
  * spare room, instances on a machine that the cloud takes away) is planned behind it in the same way, but never placed. Pure.
  */
+import { compare } from '../../shared/compare.ts'
 import type { InstanceId, MachineId, NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
@@ -309,8 +310,4 @@ function summary(instances: readonly InstanceId[]): string {
 
 function usd(amount: number): string {
   return `$${amount >= 0.1 || amount === 0 ? amount.toFixed(2) : amount.toPrecision(2)}`
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
 }

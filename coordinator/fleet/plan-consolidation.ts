@@ -3,6 +3,7 @@
  * left, and whose price is worth the moves; or, when the budget is overrun, the least used surplus node whether they fit or
  * not. As many as may drain at a time, each planned with those before it gone. Pure.
  */
+import { compare } from '../../shared/compare.ts'
 import type { NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
@@ -62,7 +63,7 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
     .filter((node) => node.closed === null)
     .map((node) => ({ node, isIdle: node.services.size === 0, use: reservedUse(node) }))
     // One that only waits for its last instance to stop still has it reserved, and yet nothing there would have to move.
-    .sort((a, b) => Number(b.isIdle) - Number(a.isIdle) || a.use - b.use || (a.node.id < b.node.id ? -1 : 1))
+    .sort((a, b) => Number(b.isIdle) - Number(a.isIdle) || a.use - b.use || compare(a.node.id, b.node.id))
   const actions: ConsolidationAction[] = []
   const give = (node: PlacementNode, pool: Pool, reason: string) => {
     actions.push({ kind: 'drain', nodeId: node.id, reason })

@@ -2,6 +2,7 @@
  * Why still draining? Moves draining nodes to drained and their machines to deletion. The moving of instances is the services'
  * business; here it is only watched, and forced when the deadline is over. Pure. Times are epoch ms.
  */
+import { compare } from '../../shared/compare.ts'
 import type { NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, NodeRecord } from '../../shared/model/node.ts'
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
@@ -32,7 +33,7 @@ export function planDrain(input: DrainInput, nowMs: number): Plan<DrainAction> {
   const actions: DrainAction[] = []
   const reasons: Reason[] = []
   let wakeAtMs: number | null = null
-  for (const node of [...input.nodes].sort((a, b) => (a.id < b.id ? -1 : 1))) {
+  for (const node of [...input.nodes].sort((a, b) => compare(a.id, b.id))) {
     if (node.drain === null || (node.availability !== 'draining' && node.availability !== 'drained')) continue
     const instances = input.instancesOn(node.id)
     const machine = node.machineId === null ? undefined : input.machines.get(node.machineId)

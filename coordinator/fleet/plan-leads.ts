@@ -2,6 +2,7 @@
  * What machines of a pool taught us: how long from the order until it joined (the lead time that scaling ahead has to bridge),
  * and how long one is kept. From the records of machines, so that a new coordinator knows it too. Pure.
  */
+import { compare } from '../../shared/compare.ts'
 import type { MachineRecord } from '../../shared/model/node.ts'
 
 export interface PoolLead {
@@ -30,7 +31,7 @@ export function learnLeads(machines: Iterable<MachineRecord>): ReadonlyMap<strin
   }
   const leads = new Map<string, PoolLead>()
   for (const [pool, joined] of pools) {
-    joined.sort((a, b) => b.requestedAtMs - a.requestedAtMs || (a.id < b.id ? -1 : 1))
+    joined.sort((a, b) => b.requestedAtMs - a.requestedAtMs || compare(a.id, b.id))
     const ended = joined.filter((machine) => machine.goneAtMs !== null)
     leads.set(pool, {
       joinP90Ms: p90(joined, JOINS_TO_LEARN_FROM, (machine) => (machine.joinedAtMs ?? 0) - machine.requestedAtMs),

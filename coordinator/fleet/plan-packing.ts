@@ -5,6 +5,7 @@
  * chosen is chosen again, unasked, as long as nothing that the choice depended on has changed: the cost grows with pools ×
  * kinds of instances × different machines chosen, not with the number of instances × machines.
  */
+import { compare } from '../../shared/compare.ts'
 import type { Pool } from '../../shared/model/node.ts'
 import {
   DEFAULT_PLACEMENT_OPTIONS,
@@ -278,8 +279,4 @@ function workOf(requests: readonly PlacementRequest[]): number {
 
 function byPriceThenName(a: Kind, b: Kind): number {
   return a.pool.priceUsdPerHour - b.pool.priceUsdPerHour || compare(a.pool.name, b.pool.name)
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
 }

@@ -2,6 +2,7 @@
  * What the clouds list against what we know. Presence is believed at once; absence only after two complete lists and some
  * minutes, from a list that does not contradict what we see ourselves, and never just after a take-over. Pure. Epoch ms.
  */
+import { compare } from '../../shared/compare.ts'
 import type { MachineId, NodeId } from '../../shared/model/identity.ts'
 import type { Liveness, MachineRecord, NodeRecord } from '../../shared/model/node.ts'
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
@@ -68,7 +69,7 @@ export function planReap(
   const orphans = new Map(memory.orphans)
   const mayDelete = !input.frozen && nowMs >= input.startedAtMs + config.takeoverMs
   const nodeOf = new Map(input.nodes.flatMap((node) => (node.machineId === null ? [] : [[node.machineId, node] as const])))
-  const sorted = [...machines].sort((a, b) => (a.id < b.id ? -1 : 1))
+  const sorted = [...machines].sort((a, b) => compare(a.id, b.id))
 
   // Never joined: no list is needed to see that.
   const overdue = new Set<MachineId>()
@@ -176,7 +177,7 @@ function isInterrupted({ drain }: NodeRecord, deadlineAtMs: number): boolean {
 
 /** By the provider's id where we know it, else by the name that we gave it. */
 function findMachine(machine: MachineRecord, listed: readonly CloudMachine[]): CloudMachine | undefined {
-  const byName = listed.filter((cloud) => cloud.name === machine.name).sort((a, b) => (a.id < b.id ? -1 : 1))
+  const byName = listed.filter((cloud) => cloud.name === machine.name).sort((a, b) => compare(a.id, b.id))
   if (machine.providerId === null) return byName[0]
   return listed.find((cloud) => cloud.id === machine.providerId) ?? byName[0]
 }

@@ -3,6 +3,7 @@
  * them more equal, and the hour's budget of moves is not used up. One move at a time: the next is planned when its effect is
  * seen. Pure. Times are epoch ms.
  */
+import { compare } from '../../shared/compare.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Plan, Reason } from '../../shared/plan.ts'
 import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
@@ -65,7 +66,7 @@ export function planRebalance(input: RebalanceInput, nowMs: number): Plan<Rebala
   for (const donor of donors) {
     if ((donor.use - target.use) * 100 < imbalance) break
     const movable = [...input.movableOn(donor.node.id)].sort(
-      (a, b) => shareOf(b, donor.node) - shareOf(a, donor.node) || (a.id < b.id ? -1 : 1),
+      (a, b) => shareOf(b, donor.node) - shareOf(a, donor.node) || compare(a.id, b.id),
     )
     for (const request of movable) {
       // Never past the middle: the next pass would move it back.
@@ -91,7 +92,7 @@ function withUse(node: PlacementNode): { readonly node: PlacementNode; readonly 
 }
 
 function byUse(a: { node: PlacementNode; use: number }, b: { node: PlacementNode; use: number }): number {
-  return a.use - b.use || (a.node.id < b.node.id ? -1 : 1)
+  return a.use - b.use || compare(a.node.id, b.node.id)
 }
 
 function percent(share: number): string {

@@ -1,4 +1,5 @@
 /** Finds what is kept of a series by subject and measure, without building a key: two look-ups, no allocation. Bounded. */
+import { compare } from '../../shared/compare.ts'
 import type { Measure, SeriesId } from './series.ts'
 
 /** More would be a fault, such as a subject that carries an id of each request. */
@@ -54,6 +55,5 @@ export class SeriesIndex<T extends { readonly id: SeriesId }> {
 }
 
 export function compareSeries(a: SeriesId, b: SeriesId): number {
-  if (a.subject !== b.subject) return a.subject < b.subject ? -1 : 1
-  return a.measure < b.measure ? -1 : a.measure > b.measure ? 1 : 0
+  return compare(a.subject, b.subject) || compare(a.measure, b.measure)
 }

@@ -4,6 +4,7 @@
  * asked once per profile and not once per node; what tells a node apart from its like (instances, ports, volumes, images, its
  * name) is found through indexes. Pure: a board belongs to one plan.
  */
+import { compare } from '../../shared/compare.ts'
 import type { NodeId, ServiceId } from '../../shared/model/identity.ts'
 import { type BoxTree, boxTree, type ProfileSet } from './box-tree.ts'
 import { type ShortageTree, shortageTree } from './shortage-tree.ts'
@@ -339,8 +340,4 @@ function lowerBound(sorted: readonly PlacementNode[], id: string): number {
     else high = middle
   }
   return low
-}
-
-export function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
 }

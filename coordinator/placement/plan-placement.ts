@@ -7,7 +7,8 @@
  * of services (ADR 0018).
  */
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
-import { type Board, compare, openBoard } from './board.ts'
+import { compare } from '../../shared/compare.ts'
+import { type Board, openBoard } from './board.ts'
 import type { Explanation } from './explain.ts'
 import { countOf, type NodeTally } from './filters.ts'
 import { openMarket } from './market.ts'

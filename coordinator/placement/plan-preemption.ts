@@ -5,7 +5,7 @@
  * holders of local data, one-per-node services). Pure.
  */
 import type { InstanceId, NodeId, ServiceId } from '../../shared/model/identity.ts'
-import { compare } from './board.ts'
+import { compare } from '../../shared/compare.ts'
 import { firstStaticRejection, firstTallyRejection, type NodeTally, type VolumePlaces } from './filters.ts'
 import type { PlacementNode, PlacementRequest } from './model.ts'
 

@@ -1,4 +1,5 @@
 /** What a drain cannot move, so that whoever asks for it learns at once why it will take until its deadline. Pure. */
+import { compare } from '../../shared/compare.ts'
 import { type InstanceId, type NodeId, parseInstanceId } from '../../shared/model/identity.ts'
 import type { Snapshot } from '../state/state.ts'
 import { specOfInstance } from './kept-specs.ts'
@@ -23,7 +24,7 @@ export function drainWaits(snapshot: Snapshot, nodeId: NodeId): readonly DrainWa
       })
     else if (spec.job !== undefined) waits.push({ instance: record.id, why: 'is a job: it may finish until the deadline' })
   }
-  return waits.sort((a, b) => (a.instance < b.instance ? -1 : 1))
+  return waits.sort((a, b) => compare(a.instance, b.instance))
 }
 
 /** One sentence for an event or a terminal; '' when everything can move. */

@@ -2,6 +2,7 @@
  * Updates: outdated instances are exchanged a few at a time, each new one proves itself first, and a new one that does not
  * leads back to the revision that ran before (fault row 44). Pure.
  */
+import { compare } from '../../shared/compare.ts'
 import type { AppRecord, RolloutState } from '../state/objects.ts'
 import {
   create,
@@ -94,7 +95,7 @@ export function provenHash(draft: Draft, rollout: RolloutState | null): string |
       if (isAccepted(draft, member)) return null
     } else if (member.standing === 'ready') counts.set(specHash, (counts.get(specHash) ?? 0) + 1)
   }
-  const [hash] = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))[0] ?? []
+  const [hash] = [...counts].sort((a, b) => b[1] - a[1] || compare(a[0], b[0]))[0] ?? []
   return hash !== undefined && revisionWithHash(draft.input.app, draft.spec.name, hash) !== null ? hash : null
 }
 
@@ -232,7 +233,7 @@ function revisionBefore(draft: Draft, outdated: readonly Member[], unfinished: R
   const counts = new Map<string, number>()
   for (const member of ready.length > 0 ? ready : outdated)
     counts.set(member.record.specHash, (counts.get(member.record.specHash) ?? 0) + 1)
-  const [hash] = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))[0] ?? ['']
+  const [hash] = [...counts].sort((a, b) => b[1] - a[1] || compare(a[0], b[0]))[0] ?? ['']
   return revisionWithHash(draft.input.app, draft.spec.name, hash) ?? 0
 }
 

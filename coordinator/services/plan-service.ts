@@ -3,6 +3,7 @@
  * level-triggered: run again after any prefix of its actions was carried out, it goes on from there; when all is as wanted
  * it decides nothing. Silence of a node is no news (fault row 18).
  */
+import { compare } from '../../shared/compare.ts'
 import type { Plan } from '../../shared/plan.ts'
 import type { RolloutState } from '../state/objects.ts'
 import { chooseVictims } from './choose-victims.ts'
@@ -43,7 +44,7 @@ function planEnd(input: ServiceInput): Plan<ServiceAction> {
   const why = input.app.removing ? `app ${input.app.name} is taken down` : `revision ${input.app.revision} has no such service`
   const actions: ServiceAction[] = []
   let left = 0
-  for (const record of [...input.instances].sort((a, b) => (a.id < b.id ? -1 : 1))) {
+  for (const record of [...input.instances].sort((a, b) => compare(a.id, b.id))) {
     const seen = input.observe(record.id)
     const isOver =
       record.nodeId === null ||

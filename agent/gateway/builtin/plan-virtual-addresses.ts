@@ -3,6 +3,7 @@
  * its name's hash; a service is its ordinal within the block. So the same service has the same address at every start, as far
  * as blocks do not collide; then the app that sorts later takes the next free block.
  */
+import { compare } from '../../../shared/compare.ts'
 import { hashText } from './balance.ts'
 
 const BLOCK = 64
@@ -31,7 +32,7 @@ export function planVirtualAddresses(
     taken.add(address)
   }
   const blocks = Math.max(1, Math.floor(range.size / BLOCK))
-  const sorted = [...services].sort((a, b) => (a.service < b.service ? -1 : 1))
+  const sorted = [...services].sort((a, b) => compare(a.service, b.service))
   for (const { service, ordinal } of sorted) {
     if (addresses.has(service)) continue
     const app = service.slice(0, service.indexOf('/'))
