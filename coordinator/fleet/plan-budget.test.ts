@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
+import { aMachineRecord, aPool } from '../../test/builders/records.ts'
 import { monthOf } from './calendar.ts'
 import { budgetOf, poolBudgetOf, spentOn } from './plan-budget.ts'
 
@@ -8,48 +9,21 @@ const NOW = Date.UTC(2026, 0, 21) // 264 hours before the month's end
 const CAPACITY = { cpuMillis: 1000, memoryBytes: 2 ** 30, diskBytes: 0, slots: 10 }
 
 function machine(id: string, overrides: Partial<MachineRecord> = {}): MachineRecord {
-  return {
+  const atMs = NOW - 10 * HOUR
+  return aMachineRecord({
     id,
-    name: `c-${id}`,
-    pool: 'small',
     provider: 'p',
     phase: 'joined',
     providerId: id,
-    nodeId: null,
-    capacity: CAPACITY,
     priceUsdPerHour: 1,
-    reason: '',
-    requestedAtMs: NOW - 10 * HOUR,
-    bootedAtMs: null,
-    joinedAtMs: NOW - 10 * HOUR,
-    terminatingAtMs: null,
-    goneAtMs: null,
-    attempts: 0,
-    lastError: null,
+    requestedAtMs: atMs,
+    joinedAtMs: atMs,
     ...overrides,
-  }
+  })
 }
 
 function pool(overrides: Partial<Pool> = {}): Pool {
-  return {
-    name: 'small',
-    provider: 'p',
-    offering: 'small',
-    image: '',
-    zone: null,
-    capacity: CAPACITY,
-    priceUsdPerHour: 1,
-    min: 0,
-    max: 10,
-    labels: {},
-    taints: [],
-    static: false,
-    userData: 'script',
-    billing: 'second',
-    budgetUsdPerMonth: null,
-    settings: {},
-    ...overrides,
-  }
+  return aPool({ provider: 'p', capacity: CAPACITY, priceUsdPerHour: 1, ...overrides })
 }
 
 const budget = (machines: MachineRecord[], pools: Pool[], limitUsd: number | null = null) =>

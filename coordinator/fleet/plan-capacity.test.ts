@@ -1,6 +1,8 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Pool } from '../../shared/model/node.ts'
+import { aPool } from '../../test/builders/records.ts'
+import { requestsOf } from '../../test/builders/requests.ts'
 import type { PlacementRequest } from '../placement/model.ts'
 import { assumedNode } from '../placement/plan-offline.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
@@ -10,25 +12,8 @@ import { type CapacityInput, planCapacity } from './plan-capacity.ts'
 const NOW = Date.UTC(2026, 0, 21)
 
 function pool(name: string, memoryBytes: number, priceUsdPerHour: number, overrides: Partial<Pool> = {}): Pool {
-  return {
-    name,
-    provider: 'p',
-    offering: name,
-    image: '',
-    zone: null,
-    capacity: { cpuMillis: 100_000, memoryBytes, diskBytes: 0, slots: 100 },
-    priceUsdPerHour,
-    min: 0,
-    max: 20,
-    labels: {},
-    taints: [],
-    static: false,
-    userData: 'script',
-    billing: 'second',
-    budgetUsdPerMonth: null,
-    settings: {},
-    ...overrides,
-  }
+  const capacity = { cpuMillis: 100_000, memoryBytes, diskBytes: 0, slots: 100 }
+  return aPool({ name, offering: name, provider: 'p', capacity, priceUsdPerHour, max: 20, ...overrides })
 }
 
 function requests(
@@ -37,33 +22,7 @@ function requests(
   memoryBytes: number,
   overrides: Partial<PlacementRequest> = {},
 ): PlacementRequest[] {
-  return Array.from({ length: count }, (_, index) => ({
-    id: `${service}/${index + 1}/1`,
-    service,
-    group: service,
-    charge: { cpuMillis: 1, memoryBytes, diskBytes: 0 },
-    rules: {
-      constraints: [],
-      spreadOver: [],
-      maxPerNode: null,
-      affinity: null,
-      tolerates: [],
-      pools: [],
-      strategy: null,
-      platform: null,
-      priority: 50,
-    },
-    hostPorts: [],
-    runtime: 'docker',
-    images: [],
-    volumes: [],
-    home: null,
-    near: [],
-    avoid: [],
-    affinityRequired: false,
-    global: false,
-    ...overrides,
-  }))
+  return requestsOf(service, count, { charge: { cpuMillis: 1, memoryBytes, diskBytes: 0 }, ...overrides })
 }
 
 function plan(overrides: Partial<CapacityInput>) {

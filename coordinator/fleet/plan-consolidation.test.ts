@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
+import { aRequest } from '../../test/builders/requests.ts'
 import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { assumedNode } from '../placement/plan-offline.ts'
 import { type ConsolidationInput, planConsolidation } from './plan-consolidation.ts'
@@ -13,33 +14,7 @@ function node(id: string, instances: number, overrides: Partial<PlacementNode> =
 }
 
 function request(id: string): PlacementRequest {
-  const rules = {
-    constraints: [],
-    spreadOver: [],
-    maxPerNode: null,
-    affinity: null,
-    tolerates: [],
-    pools: [],
-    strategy: null,
-    platform: null,
-    priority: 50,
-  }
-  return {
-    id,
-    service: 's/a',
-    group: 's/a',
-    charge: { cpuMillis: 0, memoryBytes: 200, diskBytes: 0 },
-    rules,
-    hostPorts: [],
-    runtime: 'docker',
-    images: [],
-    volumes: [],
-    home: null,
-    near: [],
-    avoid: [],
-    affinityRequired: false,
-    global: false,
-  }
+  return aRequest(id, { service: 's/a', charge: { cpuMillis: 0, memoryBytes: 200, diskBytes: 0 } })
 }
 
 function plan(

@@ -1,60 +1,19 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Pool } from '../../shared/model/node.ts'
+import { aPool } from '../../test/builders/records.ts'
+import { requestsOf } from '../../test/builders/requests.ts'
 import type { PlacementRequest } from '../placement/model.ts'
 import { assumedNode } from '../placement/plan-offline.ts'
 import { cheapestPacking, type Kind, type PackingLimits } from './plan-packing.ts'
 
 function kind(name: string, cpuMillis: number, memoryBytes: number, priceUsdPerHour: number, max = 100): Kind {
   const capacity = { cpuMillis, memoryBytes, diskBytes: 0, slots: 100 }
-  const pool: Pool = {
-    name,
-    provider: 'p',
-    offering: name,
-    image: '',
-    zone: null,
-    capacity,
-    priceUsdPerHour,
-    min: 0,
-    max,
-    labels: {},
-    taints: [],
-    static: false,
-    userData: 'script',
-    billing: 'second',
-    budgetUsdPerMonth: null,
-    settings: {},
-  }
+  const pool = aPool({ name, offering: name, provider: 'p', capacity, priceUsdPerHour, max })
   return { pool, node: assumedNode(`~${name}`, capacity, { pool: name }) }
 }
 
 function requests(service: string, count: number, cpuMillis: number, memoryBytes: number): PlacementRequest[] {
-  return Array.from({ length: count }, (_, index) => ({
-    id: `${service}/${index + 1}/1`,
-    service,
-    group: service,
-    charge: { cpuMillis, memoryBytes, diskBytes: 0 },
-    rules: {
-      constraints: [],
-      spreadOver: [],
-      maxPerNode: null,
-      affinity: null,
-      tolerates: [],
-      pools: [],
-      strategy: null,
-      platform: null,
-      priority: 50,
-    },
-    hostPorts: [],
-    runtime: 'process',
-    images: [],
-    volumes: [],
-    home: null,
-    near: [],
-    avoid: [],
-    affinityRequired: false,
-    global: false,
-  }))
+  return requestsOf(service, count, { charge: { cpuMillis, memoryBytes, diskBytes: 0 }, runtime: 'process' })
 }
 
 const MiB = 2 ** 20

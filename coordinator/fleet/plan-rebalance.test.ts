@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { aRequest } from '../../test/builders/requests.ts'
 import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { assumedNode } from '../placement/plan-offline.ts'
 import { planRebalance, type RebalanceInput } from './plan-rebalance.ts'
@@ -13,33 +14,8 @@ function node(id: string, usedPercent: number, overrides: Partial<PlacementNode>
 }
 
 function request(id: string, percent: number, overrides: Partial<PlacementRequest> = {}): PlacementRequest {
-  return {
-    id,
-    service: 's/a',
-    group: 's/a',
-    charge: { cpuMillis: percent * 100, memoryBytes: percent * 100, diskBytes: 0 },
-    rules: {
-      constraints: [],
-      spreadOver: [],
-      maxPerNode: null,
-      affinity: null,
-      tolerates: [],
-      pools: [],
-      strategy: null,
-      platform: null,
-      priority: 50,
-    },
-    hostPorts: [],
-    runtime: 'process',
-    images: [],
-    volumes: [],
-    home: null,
-    near: [],
-    avoid: [],
-    affinityRequired: false,
-    global: false,
-    ...overrides,
-  }
+  const charge = { cpuMillis: percent * 100, memoryBytes: percent * 100, diskBytes: 0 }
+  return aRequest(id, { service: 's/a', group: 's/a', charge, runtime: 'process', ...overrides })
 }
 
 function plan(overrides: Partial<RebalanceInput>) {
