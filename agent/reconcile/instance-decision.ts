@@ -48,7 +48,5 @@ export function inStopOrder({ containers }: InstanceView, unit?: UnitSpec | null
     const index = unit?.containers.findIndex((spec) => spec.name === container.container) ?? -1
     return index === -1 ? Number.MAX_SAFE_INTEGER : index
   }
-  return [...containers].sort(
-    (a, b) => place(a) - place(b) || (a.startedAtMs ?? 0) - (b.startedAtMs ?? 0) || compare(a.id, b.id),
-  )
+  return [...containers].sort((a, b) => place(a) - place(b) || (a.startedAtMs ?? 0) - (b.startedAtMs ?? 0) || compare(a.id, b.id))
 }

@@ -146,7 +146,9 @@ export async function fleetBed(pools: readonly Pool[], config: Partial<FleetConf
       )
       await editService((pending) => [
         ...pending,
-        ...Array.from({ length: count }, () => anInstanceRecord({ id: `shop/web/${ordinal++}/1`, specHash: SPEC_HASH, createdAtMs: clock.now() })),
+        ...Array.from({ length: count }, () =>
+          anInstanceRecord({ id: `shop/web/${ordinal++}/1`, specHash: SPEC_HASH, createdAtMs: clock.now() }),
+        ),
       ])
     },
     async stopAll(count) {
