@@ -97,8 +97,7 @@ export function createOperatorTokens({ state, ids, random, clock, files, stateDi
       if (!matches || !record || isExpired(record, clock.now())) return null
       return { id: record.id, name: record.name, role: record.role }
     },
-    list: () =>
-      [...state.snapshot.all('operatorToken').values()].sort((a, b) => compare(a.name, b.name)),
+    list: () => [...state.snapshot.all('operatorToken').values()].sort((a, b) => compare(a.name, b.name)),
     revoke: (idOrName, actor) =>
       inTurn(() =>
         commitChange(state, (change, snapshot) => {

@@ -256,9 +256,7 @@ export function page<T>(
 ): { readonly items: readonly T[]; readonly next: string | null } {
   const limit = query.limit ?? 100
   const { after } = query
-  const sorted = [...items]
-    .map((item) => ({ key: keyOf(item), item }))
-    .sort((a, b) => compare(a.key, b.key))
+  const sorted = [...items].map((item) => ({ key: keyOf(item), item })).sort((a, b) => compare(a.key, b.key))
   const rest = after === undefined ? sorted : sorted.filter(({ key }) => key > after)
   const shown = rest.slice(0, limit)
   return { items: shown.map(({ item }) => item), next: rest.length > limit ? (shown.at(-1)?.key ?? null) : null }

@@ -58,7 +58,11 @@ function moments(draw: Draw, days: number, meanS: number): readonly number[] {
 
 /** Bursts that rise within `riseS` and halve every `halfS`; sizes have a heavy tail. */
 function bursts(draw: Draw, days: number, everyS: number, riseS: number, halfS: number): (s: number) => number {
-  const all = moments(draw, days, everyS).map((atS) => ({ atS, size: draw.random.next() ** -0.6 - 0.5, halfS: draw.exponential(halfS) + riseS }))
+  const all = moments(draw, days, everyS).map((atS) => ({
+    atS,
+    size: draw.random.next() ** -0.6 - 0.5,
+    halfS: draw.exponential(halfS) + riseS,
+  }))
   return (s) => {
     let sum = 0
     for (const { atS, size, halfS: half } of all) {
@@ -85,7 +89,11 @@ const FAMILIES: readonly Family[] = [
     stepS: 5 * MINUTE_S,
     days: 21,
     model(draw, stepS) {
-      const usual = daily(draw, stepS, { floor: draw.between(0.05, 0.3), noise: draw.between(0.03, 0.12), weekend: draw.between(0.3, 0.8) })
+      const usual = daily(draw, stepS, {
+        floor: draw.between(0.05, 0.3),
+        noise: draw.between(0.03, 0.12),
+        weekend: draw.between(0.3, 0.8),
+      })
       return (s) => 1000 * usual(s)
     },
   },
@@ -128,7 +136,13 @@ const FAMILIES: readonly Family[] = [
     stepS: 5 * MINUTE_S,
     days: 14,
     model(draw, stepS, days) {
-      const burst = bursts(draw, days, draw.logBetween(1, 8) * HOUR_S, draw.logBetween(2, 30) * MINUTE_S, draw.logBetween(10, 90) * MINUTE_S)
+      const burst = bursts(
+        draw,
+        days,
+        draw.logBetween(1, 8) * HOUR_S,
+        draw.logBetween(2, 30) * MINUTE_S,
+        draw.logBetween(10, 90) * MINUTE_S,
+      )
       const noise = draw.wander(stepS, HOUR_S, 0.15)
       return (s) => 20 * Math.max(0, 1 + noise()) * (1 + burst(s))
     },
@@ -139,7 +153,13 @@ const FAMILIES: readonly Family[] = [
     days: 10,
     model(draw, stepS, days) {
       const usual = daily(draw, stepS, { floor: 0.2, noise: 0.08, weekend: 1 })
-      const burst = bursts(draw, days, draw.logBetween(8, 40) * HOUR_S, draw.logBetween(1, 10) * MINUTE_S, draw.logBetween(5, 40) * MINUTE_S)
+      const burst = bursts(
+        draw,
+        days,
+        draw.logBetween(8, 40) * HOUR_S,
+        draw.logBetween(1, 10) * MINUTE_S,
+        draw.logBetween(5, 40) * MINUTE_S,
+      )
       return (s) => 800 * (usual(s) + 0.4 * burst(s))
     },
   },
@@ -149,8 +169,14 @@ const FAMILIES: readonly Family[] = [
     days: 21,
     model(draw, stepS, days) {
       const usual = daily(draw, stepS, { floor: draw.between(0.2, 0.6), noise: 0.06, weekend: draw.between(0.6, 1) })
-      const shifts = moments(draw, days, draw.between(2, 5) * DAY_S).map((atS) => ({ atS, factor: Math.exp(draw.between(-0.8, 0.8)) }))
-      return (s) => shifts.reduce((value, { atS, factor }) => (s >= atS ? Math.min(5, Math.max(0.2, value * factor)) : value), 1) * 900 * usual(s)
+      const shifts = moments(draw, days, draw.between(2, 5) * DAY_S).map((atS) => ({
+        atS,
+        factor: Math.exp(draw.between(-0.8, 0.8)),
+      }))
+      return (s) =>
+        shifts.reduce((value, { atS, factor }) => (s >= atS ? Math.min(5, Math.max(0.2, value * factor)) : value), 1) *
+        900 *
+        usual(s)
     },
   },
   {
@@ -216,7 +242,11 @@ const FAMILIES: readonly Family[] = [
     stepS: HOUR_S,
     days: 56,
     model(draw, stepS) {
-      const usual = daily(draw, stepS, { floor: draw.between(0.1, 0.4), noise: draw.between(0.04, 0.12), weekend: draw.between(0.4, 1) })
+      const usual = daily(draw, stepS, {
+        floor: draw.between(0.1, 0.4),
+        noise: draw.between(0.04, 0.12),
+        weekend: draw.between(0.4, 1),
+      })
       return (s) => 0.004 * usual(s)
     },
   },
@@ -278,7 +308,9 @@ export function generatedSeries(seed: number): readonly GeneratedSeries[] {
     const rows = ['timestamp,value']
     for (let s = 0; s < days * DAY_S; s += stepS) {
       const value = at(s)
-      rows.push(`${new Date(1000 * (START_S + s)).toISOString().slice(0, 19)},${value === null ? '' : Number(value.toPrecision(7))}`)
+      rows.push(
+        `${new Date(1000 * (START_S + s)).toISOString().slice(0, 19)},${value === null ? '' : Number(value.toPrecision(7))}`,
+      )
     }
     return { name: `${name}-${seed}.csv`, csv: `${rows.join('\n')}\n` }
   })
