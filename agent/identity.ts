@@ -30,7 +30,7 @@ export type LoadedIdentity =
   /** The file cannot be read: it is as good as none, but a person should know. */
   | { readonly kind: 'damaged' }
 
-export function identityPath(stateDir: string): string {
+function identityPath(stateDir: string): string {
   return join(stateDir, 'identity.json')
 }
 

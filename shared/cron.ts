@@ -34,7 +34,7 @@ export interface CronFault {
 export type CronReading = { readonly ok: true; readonly cron: CronExpression } | { readonly ok: false; readonly fault: CronFault }
 
 /** What has not come by then never comes: the longest wait is for a February 29 on a given weekday, 40 years over 2100. */
-export const MAX_SEARCH_DAYS = 41 * 366
+const MAX_SEARCH_DAYS = 41 * 366
 
 interface Field {
   readonly name: string

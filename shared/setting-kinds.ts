@@ -131,7 +131,7 @@ export function hostPortSetting(options: Omit<Options<HostPort>, 'default'> & { 
 }
 
 /** The two parts of `host:port`, or null. An empty host stands for every address. */
-export function parseHostPort(text: string): HostPort | null {
+function parseHostPort(text: string): HostPort | null {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/]*)):(\d{1,5})$/.exec(text)
   const port = Number(match?.[3])
   if (!match || port > 65_535) return null

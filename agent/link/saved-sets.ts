@@ -54,13 +54,13 @@ export function createSavedSets(deps: { readonly files: Files; readonly director
 }
 
 /** First line: SHA-256 of the rest. */
-export function encode(set: SavedSet<unknown>): string {
+function encode(set: SavedSet<unknown>): string {
   const body = JSON.stringify(set)
   return `${createHash('sha256').update(body).digest('hex')}\n${body}`
 }
 
 /** The set, or null when its checksum does not hold. */
-export function decode(text: string): SavedSet<unknown> | null {
+function decode(text: string): SavedSet<unknown> | null {
   const cut = text.indexOf('\n')
   if (cut !== 64) return null
   const body = text.slice(cut + 1)

@@ -58,7 +58,7 @@ export interface InstanceMemory {
 }
 
 /** Crash-looping is said from this many failed runs in a row. */
-export const CRASH_LOOP_FAILURES = 3
+const CRASH_LOOP_FAILURES = 3
 
 export function freshMemory(): InstanceMemory {
   return {

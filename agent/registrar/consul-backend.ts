@@ -7,7 +7,7 @@ import Consul from 'consul'
 import { messageOf, NotFoundError, RetryableError } from '../../shared/errors.ts'
 import type { CatalogBackend, Registration, RegistrationCheck } from './catalog-backend.ts'
 
-export const OWNER_META = 'rubato-node'
+const OWNER_META = 'rubato-node'
 
 /** The local agent answers in milliseconds; one that hangs must not hang us. */
 const CALL_LIMIT_MS = 5_000

@@ -166,7 +166,7 @@ function check<S extends Shape | undefined>(schema: S, value: unknown, where: st
 }
 
 /** Zod's findings as pointers, one per unknown field. */
-export function faultsOf(error: z.ZodError): readonly Fault[] {
+function faultsOf(error: z.ZodError): readonly Fault[] {
   return error.issues.flatMap((issue): Fault[] => {
     const path = issue.path.map((part) => (typeof part === 'number' ? part : String(part)))
     if (issue.code === 'unrecognized_keys') {

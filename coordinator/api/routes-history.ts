@@ -54,7 +54,7 @@ const stepSchema = z.string().transform((text, context) => {
 
 const seriesView = z.object({ subject: z.string(), measure: z.string() }).openapi('Series')
 const pointView = z.object({ atMs: z.number(), value: z.number(), max: z.number() })
-export const historyView = z
+const historyView = z
   .object({
     subject: z.string(),
     fromMs: z.number(),

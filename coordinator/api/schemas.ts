@@ -11,7 +11,7 @@ const resources = z.object({ cpuMillis: z.number(), memoryBytes: z.number() })
 const reason = z.object({ subject: z.string(), code: z.string(), text: z.string() })
 const texts = z.record(z.string(), z.string())
 
-export const rolloutView = z.object({
+const rolloutView = z.object({
   fromRevision: z.number(),
   toRevision: z.number(),
   phase: z.enum(['progressing', 'monitoring', 'completed', 'paused', 'rolling-back', 'failed']),
@@ -19,7 +19,7 @@ export const rolloutView = z.object({
   message: z.string(),
 })
 
-export const forecastView = z
+const forecastView = z
   .object({
     /** `persistence` (as it is now) while nothing beats it. */
     method: z.string(),
@@ -33,7 +33,7 @@ export const forecastView = z
   .openapi('Forecast')
 export type ForecastView = z.infer<typeof forecastView>
 
-export const jobView = z.object({
+const jobView = z.object({
   completions: z.number(),
   parallelism: z.number(),
   retries: z.number(),
@@ -58,7 +58,7 @@ export const jobView = z.object({
 })
 export type JobView = z.infer<typeof jobView>
 
-export const objectiveView = z
+const objectiveView = z
   .object({
     latencyP95Ms: z.number(),
     /** Of the last full minute with enough answers; null when there was none. */
@@ -109,7 +109,6 @@ export const decisionsView = z
     decisions: z.array(decisionView),
   })
   .openapi('ScalingDecisions')
-export type DecisionsView = z.infer<typeof decisionsView>
 
 export const serviceView = z
   .object({

@@ -3,7 +3,7 @@ import { InputError } from '../../shared/errors.ts'
 import { HttpProblem } from './problem.ts'
 import { parseStrictJson } from './strict-json.ts'
 
-export const MAX_BODY_BYTES = 1024 * 1024
+const MAX_BODY_BYTES = 1024 * 1024
 
 export interface ReadBody {
   /** The text as it came; '' when there was none. */

@@ -12,7 +12,7 @@ export type StrictJson =
   | { readonly kind: 'refused'; readonly faults: readonly Fault[] }
 
 /** Deeper nesting than any body of ours needs only serves to exhaust a stack. */
-export const MAX_JSON_DEPTH = 64
+const MAX_JSON_DEPTH = 64
 
 /** Parses `text`; never throws. */
 export function parseStrictJson(text: string): StrictJson {

@@ -24,7 +24,7 @@ export interface World {
 }
 
 /** The spec that an instance runs: of its own revision, present or kept in the history. */
-export function specOf(snapshot: Snapshot, record: InstanceRecord): ServiceSpec | undefined {
+function specOf(snapshot: Snapshot, record: InstanceRecord): ServiceSpec | undefined {
   const identity = parseInstanceId(record.id)
   const app = identity ? snapshot.get('app', identity.app) : undefined
   if (!identity || !app) return undefined
@@ -158,7 +158,7 @@ export function viewApp(world: World, app: AppRecord): AppView {
 }
 
 /** What the instances of a node are charged for. */
-export function reservedOn(snapshot: Snapshot, nodeId: string): Resources {
+function reservedOn(snapshot: Snapshot, nodeId: string): Resources {
   let sum = NO_RESOURCES
   for (const record of snapshot.get('assignments', nodeId)?.instances ?? []) {
     const spec = specOf(snapshot, record)

@@ -4,7 +4,6 @@
  */
 import { z } from 'zod'
 import { isTimeZone, nextMatch, parseCron } from '../../shared/cron.ts'
-import type { AppSpec } from '../../shared/model/app.ts'
 import { NAME_PATTERN, SERVICE_NAME_PATTERN } from '../../shared/model/identity.ts'
 import { MAX_COMPLETIONS } from './read-job.ts'
 
@@ -226,8 +225,3 @@ export const appSpecSchema = z.strictObject({
   name: z.string().regex(NAME_PATTERN),
   services: z.array(service).min(1).max(500),
 })
-
-/** A parsed spec as the model's type. */
-export function asAppSpec(parsed: z.infer<typeof appSpecSchema>): AppSpec {
-  return JSON.parse(JSON.stringify(parsed)) as AppSpec
-}

@@ -17,7 +17,7 @@ import { type Report, shorten } from './report.ts'
 import { nearest } from '../../shared/nearest.ts'
 import { bytes, cpuMillis, durationMs, type Fields, fields, integer, number, oneOf, record, text, texts, word } from './values.ts'
 
-export const MAX_REPLICAS = 100_000
+const MAX_REPLICAS = 100_000
 export const RESTART_DEFAULTS = { delayMs: 1_000, windowMs: 60_000 } as const
 export const UPDATE_DEFAULTS = {
   parallelism: 1,

@@ -6,7 +6,7 @@ import type { Report } from './report.ts'
 import { durationMs, fields, flag, integer, texts } from './values.ts'
 
 /** What Compose and the engine take where a file says nothing. */
-export const HEALTH_DEFAULTS = {
+const HEALTH_DEFAULTS = {
   intervalMs: 30_000,
   timeoutMs: 30_000,
   retries: 3,

@@ -8,7 +8,7 @@ import { ms, partOf } from './read-x-rubato.ts'
 import { type Report, shorten } from './report.ts'
 
 /** Attempts after the first where a file says nothing. */
-export const DEFAULT_JOB_RETRIES = 3
+const DEFAULT_JOB_RETRIES = 3
 /** Keeps the record of a run small: each completion is an instance of its own. */
 export const MAX_COMPLETIONS = 1_000
 

@@ -20,11 +20,11 @@ import type { Report } from './report.ts'
 import { shorten } from './report.ts'
 
 /** Larger than any app file that people write; parsing costs up to a second at this size. */
-export const MAX_YAML_BYTES = 256 * 1024
+const MAX_YAML_BYTES = 256 * 1024
 /** Deeper nesting is an attack or a mistake. */
-export const MAX_YAML_DEPTH = 32
+const MAX_YAML_DEPTH = 32
 /** What a document may expand to: an anchor bomb multiplies itself far beyond it. */
-export const MAX_YAML_NODES = 50_000
+const MAX_YAML_NODES = 50_000
 const MAX_SYNTAX_FAULTS = 20
 
 const MERGE_TAGS: Readonly<Record<string, MergeTag>> = { '!reset': 'reset', '!override': 'override' }

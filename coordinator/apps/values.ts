@@ -225,7 +225,7 @@ export function listed(words: readonly string[]): string {
 }
 
 /** The value as written; a plain number or boolean keeps its spelling (`1.10` stays `1.10`). */
-export function scalarText(node: {
+function scalarText(node: {
   readonly value: string | number | boolean | null
   readonly text: string
   readonly plain: boolean

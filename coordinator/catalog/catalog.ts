@@ -237,7 +237,7 @@ function entriesOf(nodeId: NodeId, state: State, observed: Observed): Map<string
 }
 
 /** Entries of one instance. */
-export function instanceEntries(
+function instanceEntries(
   node: NodeRecord,
   instance: InstanceObservation,
   unit: UnitSpec,

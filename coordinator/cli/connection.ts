@@ -6,7 +6,7 @@ import { messageOf } from '../../shared/errors.ts'
 import { type ApiClient, apiClient } from './client.ts'
 import { CliError, type CliIo, EXIT } from './io.ts'
 
-export const DEFAULT_URL = 'http://127.0.0.1:7600'
+const DEFAULT_URL = 'http://127.0.0.1:7600'
 
 export interface ConnectionFlags {
   readonly url?: string | undefined

@@ -35,7 +35,7 @@ export async function changeMachine(
 }
 
 /** The node that joined from the machine. */
-export function nodeOfMachine(snapshot: Snapshot, machine: MachineRecord): NodeRecord | undefined {
+function nodeOfMachine(snapshot: Snapshot, machine: MachineRecord): NodeRecord | undefined {
   if (machine.nodeId !== null) return snapshot.get('node', machine.nodeId)
   for (const node of snapshot.all('node').values()) if (node.machineId === machine.id) return node
   return undefined

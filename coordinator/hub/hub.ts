@@ -34,7 +34,7 @@ export interface HubSettings {
   readonly liveness: LivenessRules
 }
 
-export const HUB_SETTINGS: HubSettings = {
+const HUB_SETTINGS: HubSettings = {
   reportIntervalMs: 2000,
   heartbeatMs: 5000,
   staleAfterMs: 86_400_000,

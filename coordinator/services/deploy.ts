@@ -15,7 +15,7 @@ import { hasVolumes, scaleLimits, wantedCount } from './service-plan.ts'
 /** Service records written with the app in one commit; the loop makes those of larger apps. */
 const MAX_SERVICES_AT_ONCE = 50
 /** More instances of one service than any cluster of ours holds: a slip of the finger. */
-export const MAX_REPLICAS = 1_000_000
+const MAX_REPLICAS = 1_000_000
 
 export interface DeployOutcome {
   readonly kind: 'created' | 'updated' | 'unchanged'

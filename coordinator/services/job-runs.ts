@@ -10,9 +10,9 @@ export const CATCH_UP_MS = 3_600_000
 /** Runs remembered beside those under way: keeps the service's record small. */
 export const MAX_ENDED_RUNS = 10
 /** `overlap: allow` has an end: more runs at once tell that the job cannot keep up. */
-export const MAX_RUNS_AT_ONCE = 10
+const MAX_RUNS_AT_ONCE = 10
 /** Completions of runs under way, together: what is known of each must fit into the service's record. */
-export const MAX_TASKS_AT_ONCE = 3_000
+const MAX_TASKS_AT_ONCE = 3_000
 
 export function isRunning(run: JobRun): boolean {
   return run.outcome === 'running'

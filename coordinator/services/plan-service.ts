@@ -14,7 +14,7 @@ import { isAccepted, planRolloutFailure, planRolloutStart, planUpdates, provenHa
 import { reason, revisionWithHash, type ServiceAction, type ServiceInput, unmetDependency, wantedCount } from './service-plan.ts'
 
 /** Most instances of one service that wait for a place at once: keeps its record well within one commit. */
-export const MAX_WAITING = 500
+const MAX_WAITING = 500
 
 /** The next moves of one service. `now` is epoch ms. */
 export function planService(input: ServiceInput, now: number): Plan<ServiceAction> {

@@ -6,10 +6,6 @@ export type Availability = 'active' | 'cordoned' | 'draining' | 'drained'
 /** What the hub believes of a node's agent; `unknown` after a coordinator's start until it reports. */
 export type Liveness = 'unknown' | 'live' | 'suspect' | 'lost'
 
-export interface Taint {
-  readonly key: string
-}
-
 export interface NodeRecord {
   readonly id: NodeId
   readonly hostname: string

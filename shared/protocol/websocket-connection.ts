@@ -7,9 +7,9 @@ import type { Clock, Timer } from '../clock.ts'
 import type { Connection } from './connection.ts'
 import { CLOSE } from './frames.ts'
 
-export const PING_INTERVAL_MS = 10_000
+const PING_INTERVAL_MS = 10_000
 export const DEAD_AFTER_MS = 25_000
-export const MAX_BUFFERED_BYTES = 16 * 1_048_576
+const MAX_BUFFERED_BYTES = 16 * 1_048_576
 /** A peer that does not answer our close frame is cut off after this long. */
 const CLOSE_GRACE_MS = 2000
 

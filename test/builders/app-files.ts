@@ -72,7 +72,7 @@ export async function refuseOne(service: string, setup: AppFileSetup = {}) {
   return faults[0] ?? { at: '', path: '', message: '', hint: '', file: '' }
 }
 
-export function indent(text: string): string {
+function indent(text: string): string {
   return text
     .split('\n')
     .map((line) => `    ${line}`)

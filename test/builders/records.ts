@@ -1,6 +1,5 @@
 /** Builders of stored records with plain defaults. Times default to `T0`, ids to the app `shop`, service `web`. */
 import type { AppRecord, InstanceRecord, NodeAssignments, ServiceRecord } from '../../coordinator/state/objects.ts'
-import { parseInstanceId } from '../../shared/model/identity.ts'
 import type { MachineRecord, NodeRecord, Pool } from '../../shared/model/node.ts'
 import type { Capacity } from '../../shared/model/resources.ts'
 import { anAppSpec, aServiceSpec } from './specs.ts'
@@ -141,11 +140,4 @@ export function aPool(fields: Partial<Pool> = {}): Pool {
     settings: {},
     ...fields,
   }
-}
-
-/** Slot and generation of an id that a test knows to be one. */
-export function identityOf(id: string): { slot: number; generation: number } {
-  const parsed = parseInstanceId(id)
-  if (!parsed) throw new Error(`${id} is no instance id`)
-  return parsed
 }

@@ -542,6 +542,6 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
 }
 
 /** Waits until `condition` holds; the test's own time limit ends it otherwise. */
-export async function until(condition: () => boolean): Promise<void> {
+async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
 }

@@ -52,7 +52,7 @@ export function planVirtualAddresses(
 }
 
 /** First address and size of an IPv4 CIDR, or null when it is none. */
-export function parseSlice(cidr: string): { base: number; size: number } | null {
+function parseSlice(cidr: string): { base: number; size: number } | null {
   const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\/(\d{1,2})$/.exec(cidr)
   if (match === null) return null
   const [a, b, c, d, bits] = match.slice(1).map(Number) as [number, number, number, number, number]

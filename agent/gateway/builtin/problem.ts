@@ -24,7 +24,7 @@ export function titleOf(status: number): string {
 }
 
 /** The document: `type`, `title`, `status`, `detail` and the stable `code`. Holds nothing of the request. */
-export function problemBody(refusal: Refusal): string {
+function problemBody(refusal: Refusal): string {
   return JSON.stringify({
     type: 'about:blank',
     title: titleOf(refusal.status),

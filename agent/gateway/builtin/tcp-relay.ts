@@ -21,7 +21,7 @@ export type Opening =
   | { readonly kind: 'none' }
   | { readonly kind: 'proof'; readonly proof: string; readonly rest: Buffer }
 
-export function readOpening(bytes: Buffer): Opening {
+function readOpening(bytes: Buffer): Opening {
   const common = Math.min(bytes.length, PREAMBLE.length)
   if (bytes.compare(PREAMBLE, 0, common, 0, common) !== 0) return { kind: 'none' }
   const end = bytes.indexOf(10)

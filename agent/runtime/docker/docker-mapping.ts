@@ -35,10 +35,7 @@ export function finalNameOf(request: CreateContainer): string {
 }
 
 /** Labels by which containers of this node are found again. */
-export function ownLabels(
-  context: Pick<MappingContext, 'clusterId' | 'nodeId'>,
-  request: CreateContainer,
-): Record<string, string> {
+function ownLabels(context: Pick<MappingContext, 'clusterId' | 'nodeId'>, request: CreateContainer): Record<string, string> {
   return {
     [LABEL.cluster]: context.clusterId,
     [LABEL.node]: context.nodeId,
@@ -224,7 +221,7 @@ export function foreignOf(info: EngineInspectInfo, endAskedMs: number | null = n
   }
 }
 
-export function nameOf(info: EngineInspectInfo): string {
+function nameOf(info: EngineInspectInfo): string {
   return info.Name.replace(/^\//, '')
 }
 

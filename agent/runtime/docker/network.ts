@@ -111,7 +111,7 @@ export async function ensureNetwork(deps: NetworkDeps): Promise<NodeNetwork> {
   throw new ConflictError(`the engine refused every subnet for the network ${name}`)
 }
 
-export function networkNameOf(nodeId: string): string {
+function networkNameOf(nodeId: string): string {
   return `rubato-${nodeId}`
 }
 

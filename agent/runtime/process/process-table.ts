@@ -28,7 +28,7 @@ export function readProcess(pid: number, procRoot = '/proc'): ProcessInfo | null
 }
 
 /** One line of /proc/<pid>/stat. The name in parentheses may hold anything, parentheses too. */
-export function parseStat(text: string): ProcessInfo | null {
+function parseStat(text: string): ProcessInfo | null {
   const open = text.indexOf('(')
   const close = text.lastIndexOf(')')
   if (open === -1 || close === -1) return null

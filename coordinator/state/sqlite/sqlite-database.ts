@@ -9,7 +9,7 @@ import { ConfigError, messageOf } from '../../../shared/errors.ts'
 import { sqliteFaultOf } from './sqlite-errors.ts'
 
 /** Raised with every change of the tables below; a file with a larger number is refused. */
-export const SCHEMA_VERSION = 1
+const SCHEMA_VERSION = 1
 /** How long a second opener waits for the first to let go (a restart of the service), before it refuses to start. */
 const LOCK_WAIT_MS = 1000
 
