@@ -1,118 +1,54 @@
 /**
  * What every gateway engine promises (design §9), told with raw sockets on loopback: builtin passes it, haproxy shall.
- * Names of reliability rows stand in the test names.
+ * Names of reliability rows stand in the test names. Here the way into an instance; the way to one is in gateway-egress-contract.ts.
  */
 import { connect } from 'node:net'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { GatewayEngine } from '../../agent/gateway/engine.ts'
+import { describe, expect, it } from 'vitest'
 import { LATENCY_BUCKETS_MS } from '../../shared/model/observation.ts'
-import { createProofMinter } from '../../agent/gateway/proof.ts'
-import { type FakeKeyRing, fakeKeyRing } from '../fakes/key-ring.ts'
-import {
-  anEndpoint,
-  anIngressPort,
-  aRoute,
-  ask,
-  deadPort,
-  httpUpstream,
-  KEYED,
-  PUBLIC,
-  talk,
-  tcpUpstream,
-  type Upstream,
-} from './gateway-bed.ts'
+import { fakeKeyRing } from '../fakes/key-ring.ts'
+import { anIngressPort, ask, deadPort, KEYED, PUBLIC, talk, tcpUpstream } from './gateway-bed.ts'
+import { egressContract } from './gateway-egress-contract.ts'
+import { engineBed, get, until, type MakeGateway } from './gateway-engine-bed.ts'
 
-/** How the suite makes an engine. Time-outs are short so that dead upstreams do not hold up the suite. */
-export interface GatewayBedOptions {
-  readonly nodeId: string
-  readonly keys: FakeKeyRing
-  readonly staleAfterMs: number
-  /** Local containers by source address. */
-  readonly callers: ReadonlyMap<string, { instance: string; service: string }>
-  readonly problems: string[]
-  readonly responseTimeoutMs: number
-  readonly meshSlice: string
-}
-
-export function gatewayContract(name: string, make: (options: GatewayBedOptions) => Promise<GatewayEngine>): void {
+export function gatewayContract(name: string, make: MakeGateway): void {
   describe(`gateway engine ${name}`, () => {
-    const cleanups: (() => Promise<unknown>)[] = []
-    let keys: FakeKeyRing
-    let callers: Map<string, { instance: string; service: string }>
-    let problems: string[]
-    let engine: GatewayEngine
-    let upstream: Upstream
-    let credential: string
-
-    const newEngine = async (fields: Partial<GatewayBedOptions> = {}) => {
-      const made = await make({
-        nodeId: 'n-1',
-        keys,
-        staleAfterMs: 60_000,
-        callers,
-        problems,
-        responseTimeoutMs: 400,
-        meshSlice: '127.97.0.0/24',
-        ...fields,
-      })
-      cleanups.push(() => made.stop())
-      return made
-    }
-    const newUpstream = async (...input: Parameters<typeof httpUpstream>) => {
-      const made = await httpUpstream(...input)
-      cleanups.push(() => made.close())
-      return made
-    }
-    const get = (path = '/', ...extra: string[]) => [`GET ${path} HTTP/1.1`, 'Host: shop', ...extra]
-    const withKey = (text = credential) => `Authorization: Bearer ${text}`
-
-    beforeEach(async () => {
-      keys = fakeKeyRing(Date.now())
-      callers = new Map()
-      problems = []
-      credential = keys.issue('alice')
-      upstream = await newUpstream('web')
-      engine = await newEngine()
-    })
-    afterEach(async () => {
-      for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
-    })
+    const bed = engineBed(make)
 
     describe('authorization (M10, M11, M13)', () => {
       it('lets a holder of a key through, tells upstream who calls, and keeps the key', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
-        const answer = await ask(port, get('/items?x=1', withKey()))
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
+        const answer = await ask(port, get('/items?x=1', bed.withKey()))
         expect(answer).toMatchObject({ status: 200, body: 'web' })
-        const seen = upstream.seen[0]
+        const seen = bed.upstream.seen[0]
         expect(seen?.url).toBe('/items?x=1')
         expect(seen?.headers['x-rubato-caller']).toBe('alice')
-        expect(JSON.stringify(seen)).not.toContain(credential)
+        expect(JSON.stringify(seen)).not.toContain(bed.credential)
       })
 
       it('takes the key from X-API-Key, and leaves an Authorization that is not ours to the service', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
-        const answer = await ask(port, get('/', `X-API-Key: ${credential}`, 'Authorization: Bearer eyJ.own.token'))
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
+        const answer = await ask(port, get('/', `X-API-Key: ${bed.credential}`, 'Authorization: Bearer eyJ.own.token'))
         expect(answer.status).toBe(200)
-        expect(upstream.seen[0]?.headers).toMatchObject({ authorization: 'Bearer eyJ.own.token', 'x-rubato-caller': 'alice' })
-        expect(upstream.seen[0]?.headers['x-api-key']).toBeUndefined()
+        expect(bed.upstream.seen[0]?.headers).toMatchObject({ authorization: 'Bearer eyJ.own.token', 'x-rubato-caller': 'alice' })
+        expect(bed.upstream.seen[0]?.headers['x-api-key']).toBeUndefined()
       })
 
       it('I8: gives one and the same 401 for no, unknown, wrong, expired and revoked keys, and nothing reaches upstream', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
-        const expired = keys.issue('old', { expiresAtMs: Date.now() - 1 })
-        const revoked = keys.issue('gone')
-        expect((await ask(port, get('/', withKey(revoked)))).status).toBe(200)
-        keys.keys.delete('gone')
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
+        const expired = bed.keys.issue('old', { expiresAtMs: Date.now() - 1 })
+        const revoked = bed.keys.issue('gone')
+        expect((await ask(port, get('/', bed.withKey(revoked)))).status).toBe(200)
+        bed.keys.keys.delete('gone')
         const unknown = fakeKeyRing(null).issue('nobody')
-        const wrong = credential.replace(/.$/, (last) => (last === '0' ? '1' : '0'))
+        const wrong = bed.credential.replace(/.$/, (last) => (last === '0' ? '1' : '0'))
         const bodies = new Set<string>()
         for (const extra of [
           [],
-          [withKey(expired)],
-          [withKey(revoked)],
-          [withKey(unknown)],
-          [withKey(wrong)],
-          [withKey('rbt_')],
+          [bed.withKey(expired)],
+          [bed.withKey(revoked)],
+          [bed.withKey(unknown)],
+          [bed.withKey(wrong)],
+          [bed.withKey('rbt_')],
         ]) {
           const answer = await ask(port, get('/', ...extra))
           expect(answer.status).toBe(401)
@@ -122,16 +58,16 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
         }
         expect(bodies.size).toBe(1)
         expect(JSON.parse([...bodies][0] ?? '')).toMatchObject({ status: 401, code: 'unauthorized' })
-        expect(upstream.seen).toHaveLength(1)
+        expect(bed.upstream.seen).toHaveLength(1)
       })
 
       it('row "Key in query string": answers 401', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
-        expect((await ask(port, get(`/?api_key=${credential}&x-api-key=${credential}`))).status).toBe(401)
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
+        expect((await ask(port, get(`/?api_key=${bed.credential}&x-api-key=${bed.credential}`))).status).toBe(401)
       })
 
       it('I7: a revoked key is refused on a connection that it opened', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
         const socket = connect({ port, host: '127.0.0.1' })
         let text = ''
         const has = (pattern: RegExp) =>
@@ -143,42 +79,44 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
         socket.on('data', (chunk) => {
           text += chunk.toString()
         })
-        socket.write(`${get('/', withKey()).join('\r\n')}\r\n\r\n`)
+        socket.write(`${get('/', bed.withKey()).join('\r\n')}\r\n\r\n`)
         await has(/200 OK[\s\S]*web/)
-        keys.keys.delete('alice')
-        socket.write(`${get('/', withKey()).join('\r\n')}\r\n\r\n`)
+        bed.keys.keys.delete('alice')
+        socket.write(`${get('/', bed.withKey()).join('\r\n')}\r\n\r\n`)
         await has(/HTTP\/1\.1 401/)
         socket.destroy()
       })
 
       it('distinguishes 403: a good key without role, method or path', async () => {
         const access = { ...KEYED, anyKey: false, roles: ['operator'], methods: ['GET'], pathPrefixes: ['/api'] }
-        keys.policies.set('shop/web', access)
-        const operator = keys.issue('op', { roles: ['operator'] })
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
-        expect((await ask(port, get('/api', withKey()))).status).toBe(403)
-        expect((await ask(port, get('/api/x', withKey(operator)))).status).toBe(200)
-        expect((await ask(port, get('/apix', withKey(operator)))).body).toContain('path-forbidden')
-        expect((await ask(port, ['DELETE /api HTTP/1.1', 'Host: shop', withKey(operator)])).body).toContain('method-forbidden')
-        expect(upstream.seen).toHaveLength(1)
+        bed.keys.policies.set('shop/web', access)
+        const operator = bed.keys.issue('op', { roles: ['operator'] })
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
+        expect((await ask(port, get('/api', bed.withKey()))).status).toBe(403)
+        expect((await ask(port, get('/api/x', bed.withKey(operator)))).status).toBe(200)
+        expect((await ask(port, get('/apix', bed.withKey(operator)))).body).toContain('path-forbidden')
+        expect((await ask(port, ['DELETE /api HTTP/1.1', 'Host: shop', bed.withKey(operator)])).body).toContain(
+          'method-forbidden',
+        )
+        expect(bed.upstream.seen).toHaveLength(1)
       })
 
       it('row 39: a key set that nobody confirmed for too long answers 503 keyset-stale, public services excepted', async () => {
-        keys.confirmedAtMs = Date.now() - 61_000
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
-        const answer = await ask(port, get('/', withKey()))
+        bed.keys.confirmedAtMs = Date.now() - 61_000
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
+        const answer = await ask(port, get('/', bed.withKey()))
         expect(answer.status).toBe(503)
         expect(answer.body).toContain('keyset-stale')
-        const open = await engine.openIngress(
-          anIngressPort({ instance: 'shop/site/1/1', access: PUBLIC, targetPort: upstream.port }),
+        const open = await bed.engine.openIngress(
+          anIngressPort({ instance: 'shop/site/1/1', access: PUBLIC, targetPort: bed.upstream.port }),
         )
         expect((await ask(open, get('/'))).status).toBe(200)
       })
 
       it('a pushed policy replaces the one the instance came with', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
         expect((await ask(port, get('/'))).status).toBe(401)
-        keys.policies.set('shop/web', PUBLIC)
+        bed.keys.policies.set('shop/web', PUBLIC)
         expect((await ask(port, get('/'))).status).toBe(200)
       })
     })
@@ -214,24 +152,24 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
       ]
       for (const [what, lines, status] of refused) {
         it(`row Proxy: ${what} is answered with ${status} and nothing reaches upstream`, async () => {
-          const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: upstream.port }))
+          const port = await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: bed.upstream.port }))
           const answer = await ask(port, lines)
           expect(answer.status).toBe(status)
           expect(JSON.parse(answer.body)).toMatchObject({ status })
-          expect(upstream.seen).toHaveLength(0)
+          expect(bed.upstream.seen).toHaveLength(0)
         })
       }
 
       it('row Proxy: bare line feeds are answered with 400', async () => {
-        const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: upstream.port }))
+        const port = await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: bed.upstream.port }))
         expect(await talk(port, 'GET / HTTP/1.1\nHost: shop\n\n')).toMatch(/^HTTP\/1\.1 400/)
-        expect(upstream.seen).toHaveLength(0)
+        expect(bed.upstream.seen).toHaveLength(0)
       })
 
       it('row Proxy: strips what Connection names first and sets its own headers last', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
         const lines = [
-          ...get('/', withKey()),
+          ...get('/', bed.withKey()),
           'X-Forwarded-For: 6.6.6.6',
           'X-Forwarded-Host: evil',
           'X-Forwarded-Proto: https',
@@ -246,7 +184,7 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
           'Connection: x-hop, x-forwarded-for, x-rubato-caller',
         ]
         expect((await ask(port, lines)).status).toBe(200)
-        const { headers, rawHeaders } = upstream.seen[0] ?? { headers: {}, rawHeaders: [] }
+        const { headers, rawHeaders } = bed.upstream.seen[0] ?? { headers: {}, rawHeaders: [] }
         expect(headers).toMatchObject({
           'x-forwarded-for': '127.0.0.1',
           'x-forwarded-host': 'shop',
@@ -258,21 +196,23 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
       })
 
       it('sends a malformed chunked body no further than it was well formed', async () => {
-        const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: upstream.port }))
+        const port = await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: bed.upstream.port }))
         const answer = await talk(
           port,
           'POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0x5\r\nGET /evil HTTP/1.1\r\n\r\n',
         )
         expect(answer).toMatch(/^HTTP\/1\.1 400/)
-        expect(upstream.seen).toHaveLength(0)
+        expect(bed.upstream.seen).toHaveLength(0)
       })
     })
 
     describe('forwarding', () => {
       it('streams a large body both ways, with a length and in chunks', async () => {
         const big = Buffer.alloc(3_000_000, 'abcdefgh')
-        const echo = await newUpstream('echo', (request) => ({ body: request.body }))
-        const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: echo.port }))
+        const echo = await bed.newUpstream('echo', (request) => ({ body: request.body }))
+        // On a busy machine an upstream needs its time for so much.
+        const patient = await bed.newEngine({ responseTimeoutMs: 20_000 })
+        const port = await patient.openIngress(anIngressPort({ access: PUBLIC, targetPort: echo.port }))
         const sized = await ask(port, ['POST / HTTP/1.1', 'Host: shop', `Content-Length: ${big.length}`], big.toString())
         expect(sized.body.length).toBe(big.length)
         const response = await fetch(`http://127.0.0.1:${port}/`, {
@@ -289,42 +229,42 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
       })
 
       it('keeps the connection for the next request, pipelined ones in order', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
-        const one = (path: string) => `${get(path, withKey()).join('\r\n')}\r\n\r\n`
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
+        const one = (path: string) => `${get(path, bed.withKey()).join('\r\n')}\r\n\r\n`
         const text = await talk(
           port,
           `${one('/1')}${one('/2')}${get('/3').join('\r\n')}\r\n\r\n${one('/4')}`,
           /(200 OK[\s\S]*){3}web$/,
         )
         expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200', 'HTTP/1.1 401', 'HTTP/1.1 200'])
-        expect(upstream.seen.map((request) => request.url)).toEqual(['/1', '/2', '/4'])
+        expect(bed.upstream.seen.map((request) => request.url)).toEqual(['/1', '/2', '/4'])
       })
 
       it('answers HEAD, 204 and 304 without a body, and a response that ends with its connection whole', async () => {
         const raw = await tcpUpstream((socket) => socket.once('data', () => socket.end('HTTP/1.0 200 OK\r\n\r\nuntil the end')))
-        cleanups.push(() => raw.close())
-        const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: raw.port }))
+        bed.cleanups.push(() => raw.close())
+        const port = await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: raw.port }))
         expect((await ask(port, get('/'))).body).toBe('until the end')
-        const head = await engine.openIngress(
-          anIngressPort({ instance: 'shop/web/2/1', access: PUBLIC, targetPort: upstream.port }),
+        const head = await bed.engine.openIngress(
+          anIngressPort({ instance: 'shop/web/2/1', access: PUBLIC, targetPort: bed.upstream.port }),
         )
         expect(await ask(head, ['HEAD / HTTP/1.1', 'Host: shop'])).toMatchObject({ status: 200, body: '' })
       })
 
       it('passes a websocket through, and no other upgrade', async () => {
-        const port = await engine.openIngress(anIngressPort({ targetPort: upstream.port }))
-        const upgrade = [...get('/ws', withKey()), 'Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x'].join(
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: bed.upstream.port }))
+        const upgrade = [...get('/ws', bed.withKey()), 'Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x'].join(
           '\r\n',
         )
         const text = await talk(port, `${upgrade}\r\n\r\nping`, 'PING')
         expect(text).toMatch(/^HTTP\/1\.1 101[\s\S]*hello PING/)
-        const h2c = [...get('/h2c', withKey()), 'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: x']
+        const h2c = [...get('/h2c', bed.withKey()), 'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: x']
         expect((await ask(port, h2c)).status).toBe(200)
-        expect(upstream.seen.at(-1)?.headers.upgrade).toBeUndefined()
+        expect(bed.upstream.seen.at(-1)?.headers.upgrade).toBeUndefined()
       })
 
       it('row Proxy: a dead upstream is a 502 and a slow one a 504', async () => {
-        const dead = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: await deadPort() }))
+        const dead = await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: await deadPort() }))
         const gone = await ask(dead, get('/'))
         expect(gone.status).toBe(502)
         expect(gone.body).toContain('upstream-unreachable')
@@ -332,15 +272,17 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
         const held = new Promise<void>((resolve) => {
           release = resolve
         })
-        const slow = await newUpstream('slow', () => ({ after: held }))
-        const port = await engine.openIngress(anIngressPort({ instance: 'shop/slow/1/1', access: PUBLIC, targetPort: slow.port }))
+        const slow = await bed.newUpstream('slow', () => ({ after: held }))
+        const port = await bed.engine.openIngress(
+          anIngressPort({ instance: 'shop/slow/1/1', access: PUBLIC, targetPort: slow.port }),
+        )
         expect((await ask(port, get('/'))).status).toBe(504)
         release()
       })
 
       it('row Proxy: repeats nothing that was sent on a new connection', async () => {
-        const flaky = await newUpstream('flaky', () => ({ hangUp: true }))
-        const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: flaky.port }))
+        const flaky = await bed.newUpstream('flaky', () => ({ hangUp: true }))
+        const port = await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: flaky.port }))
         expect((await ask(port, ['POST / HTTP/1.1', 'Host: shop', 'Content-Length: 2'], 'hi')).status).toBe(502)
         expect(flaky.seen).toHaveLength(1)
       })
@@ -350,21 +292,21 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
         const held = new Promise<void>((resolve) => {
           release = resolve
         })
-        const slow = await newUpstream('slow', () => ({ after: held }))
-        const port = await engine.openIngress(anIngressPort({ targetPort: slow.port }))
-        const pending = ask(port, get('/', withKey()))
+        const slow = await bed.newUpstream('slow', () => ({ after: held }))
+        const port = await bed.engine.openIngress(anIngressPort({ targetPort: slow.port }))
+        const pending = ask(port, get('/', bed.withKey()))
         await until(() => slow.seen.length === 1)
-        expect(engine.inFlight('shop/web/1/1')).toBe(1)
+        expect(bed.engine.inFlight('shop/web/1/1')).toBe(1)
         release()
         await pending
         await ask(port, get('/'))
-        expect(engine.inFlight('shop/web/1/1')).toBe(0)
-        const [flow] = engine.takeFlows()
+        expect(bed.engine.inFlight('shop/web/1/1')).toBe(0)
+        const [flow] = bed.engine.takeFlows()
         expect(flow).toMatchObject({ instance: 'shop/web/1/1', inFlight: 0, requests: 1, errors: 0, denied: 1, txBytes: 4 })
         // V16: answers count by the time they took; what was refused here is none.
         expect(flow?.latency).toHaveLength(LATENCY_BUCKETS_MS.length + 1)
         expect(flow?.latency?.reduce((sum, count) => sum + count, 0)).toBe(1)
-        const [again] = engine.takeFlows()
+        const [again] = bed.engine.takeFlows()
         expect(again).toMatchObject({ requests: 0, denied: 0, txBytes: 0 })
         expect(again?.latency).toBe(undefined)
       })
@@ -372,12 +314,12 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
 
     describe('life of an ingress', () => {
       it('keeps its port when opened again, follows a new target, and honours a wanted port or says that it is taken', async () => {
-        const other = await newUpstream('other')
-        const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: upstream.port }))
-        expect(await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: other.port }))).toBe(port)
+        const other = await bed.newUpstream('other')
+        const port = await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: bed.upstream.port }))
+        expect(await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: other.port }))).toBe(port)
         expect((await ask(port, get('/'))).body).toBe('other')
         const taken = anIngressPort({ instance: 'shop/web/2/1', gatewayPort: port, targetPort: other.port })
-        await expect(engine.openIngress(taken)).rejects.toMatchObject({ code: 'conflict' })
+        await expect(bed.engine.openIngress(taken)).rejects.toMatchObject({ code: 'conflict' })
       })
 
       it('closing finishes what is under way and takes nothing new', async () => {
@@ -385,163 +327,19 @@ export function gatewayContract(name: string, make: (options: GatewayBedOptions)
         const held = new Promise<void>((resolve) => {
           release = resolve
         })
-        const slow = await newUpstream('slow', () => ({ after: held }))
-        const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: slow.port }))
+        const slow = await bed.newUpstream('slow', () => ({ after: held }))
+        const port = await bed.engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: slow.port }))
         const pending = ask(port, get('/'))
         await until(() => slow.seen.length === 1)
-        const closing = engine.closeIngress('shop/web/1/1', 5_000)
+        const closing = bed.engine.closeIngress('shop/web/1/1', 5_000)
         await expect(ask(port, get('/'))).rejects.toMatchObject({ code: 'ECONNREFUSED' })
         release()
         expect((await pending).status).toBe(200)
         await closing
-        await engine.closeIngress('shop/web/1/1', 0)
+        await bed.engine.closeIngress('shop/web/1/1', 0)
       })
     })
 
-    describe('egress', () => {
-      it('V: balances a published port over instances and loses no request while they come and go', async () => {
-        const published = await deadPort()
-        const ups = await Promise.all(['a', 'b', 'c'].map((body) => newUpstream(body)))
-        const ports = await Promise.all(
-          ups.map((up, index) =>
-            engine.openIngress(anIngressPort({ instance: `shop/web/${index + 1}/1`, access: PUBLIC, targetPort: up.port })),
-          ),
-        )
-        const endpoints = ports.map((gatewayPort, index) => anEndpoint({ instance: `shop/web/${index + 1}/1`, gatewayPort }))
-        const remote = endpoints.map((endpoint, index) => (index === 2 ? { ...endpoint, node: 'n-2' } : endpoint))
-        await engine.setRoutes([aRoute({ publishedPorts: [published], endpoints: remote })])
-        const bodies = new Set<string>()
-        let stop = false
-        let failed = 0
-        let done = 0
-        const drive = async () => {
-          while (!stop) {
-            const answer = await ask(published, get('/'))
-            done += 1
-            if (answer.status !== 200) failed += 1
-            bodies.add(answer.body)
-          }
-        }
-        const drivers = [drive(), drive(), drive()]
-        await until(() => bodies.size === 3)
-        for (let round = 0; round < 3; round += 1) {
-          // One goes without a word to the routes, as when its container dies.
-          await engine.closeIngress('shop/web/2/1', 0)
-          const seen = done
-          await until(() => done > seen + 20)
-          await engine.setRoutes([aRoute({ publishedPorts: [published], endpoints: remote.slice(0, 1) })])
-          const port = await engine.openIngress(
-            anIngressPort({ instance: 'shop/web/2/1', access: PUBLIC, targetPort: ups[1]?.port ?? 0 }),
-          )
-          remote[1] = anEndpoint({ instance: 'shop/web/2/1', gatewayPort: port })
-          await engine.setRoutes([aRoute({ publishedPorts: [published], endpoints: remote })])
-        }
-        stop = true
-        await Promise.all(drivers)
-        expect(failed).toBe(0)
-      })
-
-      it('answers 503 when no instance is ready, and goes elsewhere when one cannot be reached', async () => {
-        const published = await deadPort()
-        await engine.setRoutes([aRoute({ publishedPorts: [published] })])
-        expect((await ask(published, get('/'))).body).toContain('no-endpoint')
-        const port = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: upstream.port }))
-        const dead = anEndpoint({ instance: 'shop/web/2/1', node: 'n-2', gatewayPort: await deadPort() })
-        await engine.setRoutes([
-          aRoute({ publishedPorts: [published], endpoints: [anEndpoint({ gatewayPort: port, node: 'n-3' }), dead] }),
-        ])
-        for (let index = 0; index < 12; index += 1) expect((await ask(published, get('/'))).status).toBe(200)
-      })
-
-      it('speaks for a calling container to the same app on another node; nobody else can say so', async () => {
-        callers.set('127.0.0.1', { instance: 'shop/front/1/1', service: 'shop/front' })
-        const far = await newEngine({ nodeId: 'n-2', callers: new Map() })
-        keys.policies.set('shop/web', { ...KEYED, anyKey: false })
-        const gatewayPort = await far.openIngress(anIngressPort({ targetPort: upstream.port }))
-        const published = await deadPort()
-        await engine.setRoutes([aRoute({ publishedPorts: [published], endpoints: [anEndpoint({ node: 'n-2', gatewayPort })] })])
-        expect((await ask(published, get('/'))).status).toBe(200)
-        expect(upstream.seen[0]?.headers['x-rubato-caller']).toBe('shop/front')
-        expect(upstream.seen[0]?.rawHeaders.join()).not.toContain('x-rubato-proof')
-
-        callers.set('127.0.0.1', { instance: 'blog/front/1/1', service: 'blog/front' })
-        expect((await ask(published, get('/'))).status).toBe(403)
-        callers.clear()
-        expect((await ask(published, get('/'))).status).toBe(401)
-        const forged = createProofMinter('n-9', () => Buffer.from('another secret')).mint(
-          'shop/front',
-          'shop/web/1/1',
-          Date.now(),
-        )
-        expect((await ask(gatewayPort, get('/', `X-Rubato-Proof: ${forged}`, 'X-Rubato-Caller: shop/front'))).status).toBe(401)
-        const elsewhere = createProofMinter('n-1', () => keys.meshSecret).mint('shop/front', 'shop/web/9/9', Date.now())
-        expect((await ask(gatewayPort, get('/', `X-Rubato-Proof: ${elsewhere}`))).status).toBe(401)
-        expect(upstream.seen).toHaveLength(1)
-      })
-
-      it('relays TCP with the caller proven, whichever side speaks first', async () => {
-        const greeter = await tcpUpstream((socket) => {
-          socket.write('hello ')
-          socket.on('data', (chunk) => socket.end(chunk.toString().toUpperCase()))
-        })
-        cleanups.push(() => greeter.close())
-        const far = await newEngine({ nodeId: 'n-2', callers: new Map() })
-        const tcp = (access = KEYED) =>
-          far.openIngress(anIngressPort({ containerPort: 5432, protocol: 'tcp', access, targetPort: greeter.port }))
-        const gatewayPort = await tcp()
-        const published = await deadPort()
-        const route = aRoute({ containerPort: 5432, protocol: 'tcp', publishedPorts: [published] })
-        await engine.setRoutes([{ ...route, endpoints: [anEndpoint({ node: 'n-2', gatewayPort })] }])
-        expect(await talk(published, 'x')).toBe('') // an outsider of a service that is not public
-        expect(await talk(gatewayPort, 'GET / HTTP/1.1\r\n\r\n')).toBe('')
-        callers.set('127.0.0.1', { instance: 'shop/api/1/1', service: 'shop/api' })
-        expect(await talk(published, 'world')).toBe('hello WORLD')
-        callers.clear()
-        keys.policies.set('shop/web', PUBLIC)
-        expect(await talk(published, 'all')).toBe('hello ALL')
-        expect(await talk(gatewayPort, 'direct')).toBe('hello DIRECT')
-      })
-
-      it('no instance port is put where an app publishes', async () => {
-        const routes = async (...publishedPorts: number[]) => engine.setRoutes([aRoute({ publishedPorts, endpoints: [] })])
-        const first = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: upstream.port }))
-        // Whichever port comes next would be one of these.
-        const near = Array.from({ length: 8 }, (_, index) => first + 1 + index)
-        await routes(...near)
-        const second = await engine.openIngress(
-          anIngressPort({ instance: 'shop/web/2/1', access: PUBLIC, targetPort: upstream.port }),
-        )
-        expect(near).not.toContain(second)
-        await routes()
-      })
-
-      it('a tcp port that is not published is closed to everybody who is not of the app', async () => {
-        const spoken = await tcpUpstream((socket) => socket.end('hello'))
-        cleanups.push(() => spoken.close())
-        const access = { ...KEYED, public: false, sameApp: true, anyKey: true }
-        const port = await engine.openIngress(
-          anIngressPort({ containerPort: 5432, protocol: 'tcp', access, targetPort: spoken.port }),
-        )
-        expect(await talk(port, 'x\n')).toBe('')
-        callers.set('127.0.0.1', { instance: 'blog/api/1/1', service: 'blog/api' })
-        expect(await talk(port, 'x\n')).toBe('')
-        callers.set('127.0.0.1', { instance: 'shop/api/1/1', service: 'shop/api' })
-        expect(await talk(port, 'x\n')).toBe('hello')
-      })
-
-      it('a published port that is taken is reported, and the others work', async () => {
-        const blocker = await newUpstream('blocker')
-        const free = await deadPort()
-        const gatewayPort = await engine.openIngress(anIngressPort({ access: PUBLIC, targetPort: upstream.port }))
-        await engine.setRoutes([aRoute({ publishedPorts: [blocker.port, free], endpoints: [anEndpoint({ gatewayPort })] })])
-        expect(problems.join()).toContain(`${blocker.port}`)
-        expect((await ask(free, get('/'))).status).toBe(200)
-      })
-    })
+    egressContract(bed)
   })
-}
-
-/** Waits until `condition` holds; the test's own time limit ends it otherwise. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
 }

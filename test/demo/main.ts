@@ -3,13 +3,23 @@
  * its own load; traffic that rises, holds and falls. Machines are bought as load rises, drained and deleted as it falls. Ends by
  * itself with a summary in demo-report.json, and leaves nothing behind; `KEEP=1` stays up until Ctrl-C and prints URL and token.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { createWriteStream, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { importTar, labelledOn, engineRequest } from '../lab/engine-api.ts'
+import { importTar, engineRequest } from '../lab/engine-api.ts'
 import { NODE_IMAGE_COMMAND, writeNodeRootfs } from '../lab/node-image.ts'
+import {
+  activeNodes,
+  type Api,
+  apiClient,
+  instancesOf,
+  type InstanceView,
+  nodesOf,
+  type NodeView,
+  type ServiceView,
+} from './api.ts'
 import { chooseEngine } from './engine.ts'
+import { createLoadCurve, END_OF_CURVE_S } from './load-curve.ts'
+import { cli, findLeaks, freePorts, pause, startCoordinator, stopProcess, until } from './processes.ts'
 import { createScreen, type Frame } from './screen.ts'
 import { startTraffic, type Traffic } from './traffic.ts'
 
@@ -29,25 +39,6 @@ const SETTINGS = {
   'fleet.reapInterval': '5s',
   'liveness.reportInterval': '1s',
 } as const
-
-/** Traffic over time: at `atS` seconds after the start of traffic, so many callers. Between them it moves linearly. */
-const LOAD: readonly { readonly atS: number; readonly callers: number; readonly stage: string }[] = [
-  { atS: 0, callers: 2, stage: 'calm' },
-  { atS: 6, callers: 2, stage: 'rising' },
-  { atS: 30, callers: 36, stage: 'high' },
-  { atS: 60, callers: 36, stage: 'falling' },
-  { atS: 70, callers: 1, stage: 'low' },
-]
-/** The high stage lasts until so many requests were answered (a slow host needs longer), at most so much longer. */
-const WANTED_REQUESTS = 20_000
-const HIGH_AT_MOST_S = 120
-const HOLD = { fromS: 30, untilS: 60 }
-
-interface Api {
-  get(path: string): Promise<unknown>
-  send(method: string, path: string, body?: unknown): Promise<unknown>
-  setPoolMinimum(pool: string, min: number): Promise<void>
-}
 
 mkdirSync(join(ROOT, '.cache'), { recursive: true })
 const dir = mkdtempSync(join(ROOT, '.cache', 'demo-'))
@@ -173,7 +164,7 @@ async function run(): Promise<void> {
 
   const traffic = startTraffic(PORT, '/work', key)
   try {
-    await play(api, traffic, engine.kind)
+    await play(api, traffic)
     if (keep && !interrupted) {
       screen.say(
         `\nstaying up (KEEP=1): RUBATO_URL=${url} RUBATO_TOKEN=${token}\nrequests: curl -H 'Authorization: Bearer ${key}' http://${activeNodes(await nodesOf(api))[0]?.address}:${PORT}/work\nCtrl-C ends and cleans up`,
@@ -190,25 +181,14 @@ async function run(): Promise<void> {
 }
 
 /** Follows the load curve, draws, and ends when traffic is low and one node is left (or after a limit). */
-async function play(api: Api, traffic: Traffic, _engine: string): Promise<void> {
+async function play(api: Api, traffic: Traffic): Promise<void> {
   const begin = performance.now()
-  const endOfCurveS = LOAD.at(-1)?.atS ?? 0
-  let heldUntilS = 0
+  const load = createLoadCurve()
   let lastOk = 0
   let lastAt = begin
   let perSecond = 0
   for (;;) {
-    const sinceStartS = (performance.now() - begin) / 1000
-    const holding = sinceStartS >= HOLD.fromS && traffic.counts.ok < WANTED_REQUESTS && sinceStartS < HOLD.untilS + HIGH_AT_MOST_S
-    if (holding) heldUntilS = Math.max(HOLD.untilS, sinceStartS)
-    // Time stands still at the end of the high stage for as long as it is held.
-    const elapsedS =
-      sinceStartS < HOLD.untilS
-        ? sinceStartS
-        : holding
-          ? HOLD.untilS - 0.1
-          : HOLD.untilS + sinceStartS - Math.max(HOLD.untilS, heldUntilS)
-    const { callers, stage } = loadAt(elapsedS)
+    const { elapsedS, callers, stage } = load.at((performance.now() - begin) / 1000, traffic.counts.ok)
     traffic.setConcurrency(callers)
     const [nodes, instances, service, events] = await Promise.all([
       nodesOf(api),
@@ -234,37 +214,13 @@ async function play(api: Api, traffic: Traffic, _engine: string): Promise<void> 
       problem ??= 'more than 500 requests failed: giving up'
       return
     }
-    if (elapsedS > endOfCurveS && nodes.length <= 1 && instances.length <= 1) return
-    if (elapsedS > endOfCurveS + 120) {
+    if (elapsedS > END_OF_CURVE_S && nodes.length <= 1 && instances.length <= 1) return
+    if (elapsedS > END_OF_CURVE_S + 120) {
       problem ??= `two minutes after the traffic fell there are still ${nodes.length} nodes and ${instances.length} instances`
       return
     }
     await pause(400)
   }
-}
-
-interface NodeView {
-  readonly id: string
-  readonly address: string
-  readonly availability: string
-  readonly liveness: string
-  readonly instances: number
-  readonly capacity: { readonly cpuMillis: number; readonly memoryBytes: number }
-}
-
-interface InstanceView {
-  readonly id: string
-  readonly node: string | null
-  readonly phase: string
-  readonly goal: string
-  readonly routable: boolean
-  readonly loadPercent: number | null
-}
-
-interface ServiceView {
-  readonly id: string
-  readonly desired: number
-  readonly loadPercent: number | null
 }
 
 function frameOf(now: {
@@ -305,18 +261,6 @@ function frameOf(now: {
   }
 }
 
-function loadAt(elapsedS: number): { callers: number; stage: string } {
-  let current = LOAD[0] ?? { atS: 0, callers: 1, stage: '' }
-  for (const next of LOAD) {
-    if (next.atS > elapsedS) {
-      const share = (elapsedS - current.atS) / (next.atS - current.atS)
-      return { callers: Math.round(current.callers + (next.callers - current.callers) * share), stage: current.stage }
-    }
-    current = next
-  }
-  return { callers: current.callers, stage: current.stage }
-}
-
 /** Everything goes back: the app, then every machine (the pool's minimum falls to nothing). */
 async function giveBack(api: Api): Promise<void> {
   screen.say('giving everything back …')
@@ -324,22 +268,6 @@ async function giveBack(api: Api): Promise<void> {
   await until(async () => (await instancesOf(api)).length === 0, 'the instances to stop', 60)
   await api.setPoolMinimum('small', 0)
   await until(async () => (await nodesOf(api)).length === 0, 'the last machine to be given back', 90)
-}
-
-async function findLeaks(socket: string | null, clusterId: string, stateDir: string): Promise<readonly string[]> {
-  const found: string[] = []
-  if (socket && clusterId) found.push(...(await labelledOn(socket, `rubato.cluster=${clusterId}`)))
-  // Every process that the demo's cluster started carries its directory in its command line or environment.
-  for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue
-    try {
-      const text = readFileSync(`/proc/${entry}/cmdline`, 'utf8') + readFileSync(`/proc/${entry}/environ`, 'utf8')
-      if (text.includes(join(stateDir, 'local')) || text.includes(join(stateDir, 'providers'))) found.push(`process ${entry}`)
-    } catch {
-      // Gone meanwhile, or a kernel thread.
-    }
-  }
-  return found
 }
 
 function finish(): void {
@@ -366,89 +294,6 @@ function finish(): void {
   process.exit(problem === null ? 0 : 1)
 }
 
-function startCoordinator(configFile: string): ChildProcess {
-  const child = spawn(process.execPath, [join(ROOT, 'coordinator', 'main.ts'), 'coordinator', '--config', configFile], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  const log = createWriteStream(join(ROOT, '.cache', 'demo-coordinator.log'))
-  child.stdout?.pipe(log)
-  child.stderr?.pipe(log)
-  return child
-}
-
-async function stopProcess(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  child.kill('SIGTERM')
-  const end = performance.now() + 15_000
-  while (child.exitCode === null && child.signalCode === null) {
-    if (performance.now() > end) child.kill('SIGKILL')
-    await pause(50)
-  }
-}
-
-function cli(url: string, token: string, args: readonly string[]): string {
-  const result = spawnSync(process.execPath, [join(ROOT, 'coordinator', 'main.ts'), ...args], {
-    encoding: 'utf8',
-    env: { ...process.env, RUBATO_URL: url, RUBATO_TOKEN: token },
-  })
-  if (result.status !== 0) throw new Error(`rubato ${args.join(' ')} exited ${result.status}: ${result.stderr}${result.stdout}`)
-  return result.stdout
-}
-
-function apiClient(url: string, token: string): Api {
-  const call = async (method: string, path: string, body?: unknown, headers: Readonly<Record<string, string>> = {}) => {
-    const response = await fetch(`${url}${path}`, {
-      method,
-      headers: {
-        authorization: `Bearer ${token}`,
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-        ...headers,
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    })
-    const text = await response.text()
-    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text.slice(0, 300)}`)
-    return { etag: response.headers.get('etag') ?? '', body: text === '' ? null : (JSON.parse(text) as unknown) }
-  }
-  return {
-    get: async (path) => (await call('GET', path)).body,
-    send: async (method, path, body) => (await call(method, path, body)).body,
-    async setPoolMinimum(name, min) {
-      const present = await call('GET', `/v1/pools/${name}`)
-      const { name: _, machines: __, ...pool } = present.body as Record<string, unknown>
-      await call('PUT', `/v1/pools/${name}`, { ...pool, min }, { 'if-match': present.etag })
-    },
-  }
-}
-
-async function nodesOf(api: Api): Promise<readonly NodeView[]> {
-  return ((await api.get('/v1/nodes')) as { items: readonly NodeView[] }).items
-}
-
-async function instancesOf(api: Api): Promise<readonly InstanceView[]> {
-  return ((await api.get('/v1/instances?app=demo')) as { items: readonly InstanceView[] }).items
-}
-
-function activeNodes(nodes: readonly NodeView[]): readonly NodeView[] {
-  return nodes.filter((node) => node.availability === 'active' && node.liveness === 'live')
-}
-
-async function freePorts(count: number): Promise<readonly number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<ReturnType<typeof createServer>>((resolve) => {
-          const server = createServer()
-          server.listen(0, '127.0.0.1', () => resolve(server))
-        }),
-    ),
-  )
-  const ports = servers.map((server) => (server.address() as { port: number }).port)
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
-  return ports
-}
-
 /** {'a.b': 1} → {a: {b: 1}} */
 function nested(flat: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const result: Record<string, Record<string, unknown>> = {}
@@ -457,18 +302,4 @@ function nested(flat: Readonly<Record<string, unknown>>): Record<string, unknown
     result[head] = { ...result[head], [tail]: value }
   }
   return result
-}
-
-async function until(condition: () => Promise<boolean>, what: string, limitS: number, child?: ChildProcess): Promise<void> {
-  const end = performance.now() + limitS * 1000
-  while (!(await condition())) {
-    if (child && child.exitCode !== null)
-      throw new Error(`the coordinator ended with exit code ${child.exitCode}; see .cache/demo-coordinator.log`)
-    if (performance.now() > end) throw new Error(`waited ${limitS} s in vain for ${what}`)
-    await pause(200)
-  }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }
