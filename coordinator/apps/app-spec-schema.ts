@@ -202,6 +202,7 @@ const service = z.strictObject({
     strategy: z.enum(['spread', 'binpack', 'random']).nullable(),
     platform: z.string().max(64).nullable(),
     priority: z.int().min(0).max(100),
+    scheduler: z.string().regex(NAME_PATTERN).optional(),
   }),
   update: z.strictObject({
     parallelism: z.int().min(1).max(100_000),

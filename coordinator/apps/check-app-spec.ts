@@ -56,6 +56,8 @@ function checkService(service: ServiceSpec, path: string, names: ReadonlySet<str
     faults.push({ path: `${path}/replicas`, message: 'replicas is not between min and max' })
   if (scale !== null && service.mode === 'global')
     faults.push({ path: `${path}/scale`, message: 'a global service cannot scale' })
+  if (service.placement.scheduler !== undefined && service.mode === 'global')
+    faults.push({ path: `${path}/placement/scheduler`, message: 'a global service runs on every node: no scheduler can choose' })
   scale?.schedules?.forEach((schedule, index) => {
     if (schedule.min > schedule.max || schedule.min < scale.min || schedule.max > scale.max)
       faults.push({ path: `${path}/scale/schedules/${index}`, message: 'its bounds are not within min and max of the scaling' })

@@ -101,6 +101,16 @@ export function checkAccess(context: Context, service: ReadService, ports: reado
   }
 }
 
+/** One instance on each node leaves nothing to choose. */
+export function checkScheduler(context: Context, service: ReadService): void {
+  if (service.x.value.scheduler !== undefined && service.deploy.mode === 'global')
+    context.report.fault(
+      partOf(service.x, 'scheduler'),
+      'a global service runs on every node, so no scheduler can choose for it',
+      'remove scheduler, or "mode: global"',
+    )
+}
+
 /** A strict singleton never runs twice, not even during an update. */
 export function checkSingleton(context: Context, service: ReadService, scale: ServiceSpec['scale'], replicas: number): void {
   if (service.x.value.singleton === undefined) return

@@ -2,7 +2,7 @@
 import { canonicalJson, specHashOf } from '../../shared/canonical.ts'
 import type { Dependency, PlacementRules, ServiceSpec, UpdateRules } from '../../shared/model/app.ts'
 import type { ContainerSpec, PortProtocol, UnitSpec } from '../../shared/model/unit.ts'
-import { checkAccess, checkCycles, checkPublished, checkReachable, checkSingleton } from './check-services.ts'
+import { checkAccess, checkCycles, checkPublished, checkReachable, checkScheduler, checkSingleton } from './check-services.ts'
 import type { Context } from './context.ts'
 import { jobRules } from './read-job.ts'
 import { scaleRules } from './read-scale.ts'
@@ -223,6 +223,7 @@ function buildSpec(
           : (ms(x.value.singleton.after) ?? DEFAULT_SINGLETON_MS),
   }
   const replicas = replicasOf(context, main, scale)
+  checkScheduler(context, main)
   if (job === null) checkSingleton(context, main, scale, replicas)
   return {
     name: main.name,
@@ -356,6 +357,7 @@ function placementOf(context: Context, service: ReadService, names: ReadonlySet<
     strategy: x.value.strategy ?? null,
     platform: service.platform,
     priority: x.value.priority ?? 50,
+    ...(x.value.scheduler === undefined ? {} : { scheduler: x.value.scheduler }),
   }
 }
 

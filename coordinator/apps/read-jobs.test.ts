@@ -1,4 +1,4 @@
-/** Jobs, schedules and objectives of an app file. */
+/** Jobs, schedules, objectives and named schedulers of an app file. */
 import { describe, expect, it } from 'vitest'
 import type { ServiceSpec } from '../../shared/model/app.ts'
 import { appSpecSchema } from './app-spec-schema.ts'
@@ -125,5 +125,29 @@ describe('schedules and objective', () => {
     expect(checkAppSpec({ name: 'shop', services: [restarting] }).faults.map((fault) => fault.path)).toContain(
       '/services/0/unit/containers/0/restart/condition',
     )
+  })
+})
+
+describe('a named scheduler', () => {
+  it('is read as it is written; without one the field is absent', async () => {
+    expect((await accept('x-rubato: {scheduler: gpu-first}')).placement.scheduler).toBe('gpu-first')
+    expect('scheduler' in (await accept('deploy: {replicas: 2}')).placement).toBe(false)
+  })
+
+  it.each([
+    ['x-rubato: {scheduler: "GPU first"}', 'must be the name of a scheduler'],
+    ['x-rubato: {schedular: gpu-first}', 'did you mean "scheduler"?'],
+    ['deploy: {mode: global}\nx-rubato: {scheduler: gpu-first}', 'a global service runs on every node'],
+    ['deploy: {mode: global-job}\nx-rubato: {scheduler: gpu-first}', 'a global service runs on every node'],
+  ])('is refused in %s', async (service, expected) => {
+    expect((await refuse(service)).join('\n')).toContain(expected)
+  })
+
+  it('of a global service is refused by the API too', async () => {
+    const { warned: _warned, ...service } = await accept('deploy: {mode: global}')
+    const bad = { ...service, placement: { ...service.placement, scheduler: 'gpu-first' } }
+    expect(checkAppSpec({ name: 'shop', services: [bad] }).faults.map((fault) => fault.path)).toEqual([
+      '/services/0/placement/scheduler',
+    ])
   })
 })

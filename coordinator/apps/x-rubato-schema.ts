@@ -178,6 +178,11 @@ export const xRubatoSchema = z
     tolerates: names.describe('Taints of nodes that do not keep it away.').optional(),
     pools: names.describe('Only nodes of these pools.').optional(),
     strategy: z.enum(['spread', 'binpack', 'random']).describe("Placement strategy; default the coordinator's.").optional(),
+    scheduler: z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'must be the name of a scheduler: lower-case letters, digits and dashes')
+      .describe("A scheduler of the coordinator's configuration that narrows and orders the nodes for it.")
+      .optional(),
     priority: z.int().min(0).max(100).describe('Larger is more important. Default 50.').optional(),
     runtime: z.enum(['docker', 'process']).describe('What runs it. Default docker.').optional(),
     protocol: z

@@ -1,5 +1,6 @@
 /** Why an instance has no place: how many nodes each filter turned away. Pure. */
 import type { Resources } from '../../shared/model/resources.ts'
+import { SCHEDULER_LABEL } from './answers.ts'
 
 export interface Rejection {
   /** Filter with its detail: `memory`, `taint gpu`, `constraint node.labels.disk==ssd`. */
@@ -37,10 +38,13 @@ export function renderExplanation(explanation: Explanation): string {
   return note === undefined ? base : `${base}; ${note}`
 }
 
-/** Equal for explanations that name the same filters, whatever their counts: an event is worth it only when this changes. */
+/**
+ * Equal for explanations that name the same filters, whatever their counts: an event is worth it only when this changes. What a
+ * custom scheduler gives as its reasons may change with every answer, so only its name counts.
+ */
 export function explanationKind(explanation: Explanation): string {
-  return explanation.rejected
-    .map((rejection) => rejection.label)
-    .sort()
-    .join(', ')
+  const kinds = explanation.rejected.map(({ label }) =>
+    label.startsWith(SCHEDULER_LABEL) ? label.slice(0, label.indexOf(':')) : label,
+  )
+  return [...new Set(kinds)].sort().join(', ')
 }

@@ -39,9 +39,7 @@ export function openMarket(group: PlacementRequest, board: Board, options: Place
   const { tallies, profiles, profileOf } = board
   const strategy = strategyOf(group, options)
   const rules = board.rules(group)
-  // The first instance of a service that wants to be near its own kind has none to be near.
-  const alone = group.near.includes(group.service) && board.hosts(group.service).length === 0
-  let request = alone ? { ...group, near: group.near.filter((service) => service !== group.service) } : group
+  let request = withoutSelf(group, board)
   let bulkLabel = firstTallyRejection(request, BULK_NODE, board.volumes)
   const special = strategy === 'random' ? new Set(tallies.keys()) : board.special(group, bulkLabel)
   const images = board.imagesFor(group)
@@ -249,6 +247,12 @@ export function openMarket(group: PlacementRequest, board: Board, options: Place
   }
 }
 
+/** The first instance of a service that wants to be near its own kind has none to be near. */
+export function withoutSelf(group: PlacementRequest, board: Pick<Board, 'hosts'>): PlacementRequest {
+  const alone = group.near.includes(group.service) && board.hosts(group.service).length === 0
+  return alone ? { ...group, near: group.near.filter((service) => service !== group.service) } : group
+}
+
 /** Whether the node itself passes the rules: its profile tells, unless the request names nodes. */
 function mayHold(request: PlacementRequest, rules: ProfileRules, profile: number, tally: NodeTally): boolean {
   const names = request.rules.constraints.some(({ attribute }) => attribute === 'node.id' || attribute === 'node.hostname')
@@ -256,7 +260,7 @@ function mayHold(request: PlacementRequest, rules: ProfileRules, profile: number
 }
 
 /** Instances of the service per value of each spread attribute, wherever they are. */
-function populationsOf(request: PlacementRequest, board: Board): readonly Map<string, number>[] {
+export function populationsOf(request: PlacementRequest, board: Board): readonly Map<string, number>[] {
   const populations = request.rules.spreadOver.map(() => new Map<string, number>())
   if (populations.length === 0) return populations
   for (const index of board.hosts(request.service)) {

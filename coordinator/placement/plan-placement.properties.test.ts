@@ -2,6 +2,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { PlacementRules } from '../../shared/model/app.ts'
+import { type Answers, type GroupAnswer, NO_ANSWERS, type Verdict, verdictLabel, verdictOf } from './answers.ts'
 import { explanationOf } from './explain.ts'
 import { attributeOf, countOf, firstStaticRejection, firstTallyRejection, type NodeTally } from './filters.ts'
 import { DEFAULT_PLACEMENT_OPTIONS, type PlacementNode, type PlacementRequest } from './model.ts'
@@ -11,8 +12,16 @@ import { nodeCost, stepsOf, strategyOf, zoneSteps } from './scores.ts'
 
 const OPTIONS = DEFAULT_PLACEMENT_OPTIONS
 
-/** Every decision of the plan, in its order: the node must be one of the cheapest of all that no filter turns away. */
-function replay(plan: PlacementPlan, nodes: readonly PlacementNode[], requests: readonly PlacementRequest[]): void {
+/**
+ * Every decision of the plan, in its order: the node must be one of the cheapest of all that no filter turns away, and where a custom
+ * scheduler answered, one that it accepted and none that it accepted scored better.
+ */
+function replay(
+  plan: PlacementPlan,
+  nodes: readonly PlacementNode[],
+  requests: readonly PlacementRequest[],
+  answers: Answers = NO_ANSWERS,
+): void {
   const tallies = nodes.map((node): NodeTally => {
     const { cpuMillis, memoryBytes, diskBytes, slots } = node.free
     return { node, cpuMillis, memoryBytes, diskBytes, slots, services: null, hostPorts: null, repels: null }
@@ -29,8 +38,24 @@ function replay(plan: PlacementPlan, nodes: readonly PlacementNode[], requests: 
     const isFirst = !tallies.some((tally) => countOf(tally, request.service) > 0)
     return isFirst ? { ...request, near: request.near.filter((other) => other !== request.service) } : request
   }
-  const rejection = (request: PlacementRequest, tally: NodeTally) =>
+  const taken = new Map<string, number>()
+  const judgement = (answer: GroupAnswer, request: PlacementRequest, tally: NodeTally) => {
+    const verdict = verdictOf(answer, tally.node.id)
+    if (verdict.kind === 'reject') return verdictLabel(answer, verdict.reason)
+    const isFull = (taken.get(`${request.group} ${tally.node.id}`) ?? 0) >= (verdict.atMost ?? Number.POSITIVE_INFINITY)
+    return isFull ? verdictLabel(answer, 'no more of these') : null
+  }
+  const filtered = (request: PlacementRequest, tally: NodeTally) =>
     firstStaticRejection(request, tally.node) ?? firstTallyRejection(asked(request), tally, volumes)
+  const rejection = (request: PlacementRequest, tally: NodeTally) => {
+    const answer = answers.get(request.group)
+    return filtered(request, tally) ?? (answer === undefined ? null : judgement(answer, request, tally))
+  }
+  const scoreOf = (request: PlacementRequest, tally: NodeTally) => {
+    const answer = answers.get(request.group)
+    const verdict = answer === undefined ? null : verdictOf(answer, tally.node.id)
+    return verdict?.kind === 'accept' ? Math.round(verdict.score * 100) / 100 : 0
+  }
   const cost = (request: PlacementRequest, tally: NodeTally) => {
     const zones = request.rules.spreadOver.map((attribute, level) => {
       const value = attributeOf(tally.node, attribute) ?? ''
@@ -68,7 +93,11 @@ function replay(plan: PlacementPlan, nodes: readonly PlacementNode[], requests: 
     const open = tallies.filter((tally) => rejection(request, tally) === null)
     const chosen = tallies.find((tally) => tally.node.id === id) as NodeTally
     expect(open).toContain(chosen)
-    expect(cost(request, chosen)).toBe(Math.min(...open.map((tally) => cost(request, tally))))
+    const best = Math.max(...open.map((tally) => scoreOf(request, tally)))
+    expect(scoreOf(request, chosen)).toBe(best)
+    const equals = open.filter((tally) => scoreOf(request, tally) === best)
+    expect(cost(request, chosen)).toBe(Math.min(...equals.map((tally) => cost(request, tally))))
+    taken.set(`${request.group} ${id}`, (taken.get(`${request.group} ${id}`) ?? 0) + 1)
     chosen.cpuMillis -= request.charge.cpuMillis
     chosen.memoryBytes -= request.charge.memoryBytes
     chosen.diskBytes -= request.charge.diskBytes
@@ -195,6 +224,49 @@ describe('the plan and its plain definition', () => {
         replay(plan, nodes, requests)
         expect(planPlacement({ requests: [...requests].reverse(), nodes: [...nodes].reverse() })).toEqual(plan)
       }),
+      { numRuns: 400 },
+    )
+  })
+
+  it('B4: whatever custom schedulers answer, no filter is broken, and their order holds among the nodes that pass', async () => {
+    const verdictArb: fc.Arbitrary<Verdict> = fc.oneof(
+      fc.record({
+        kind: fc.constant('accept' as const),
+        score: fc.oneof(fc.constantFrom(0, 50, 100), fc.double({ min: 0, max: 100, noNaN: true })),
+        atMost: fc.constantFrom(null, null, 1, 2, 1_000_000),
+      }),
+      fc.record({ kind: fc.constant('reject' as const), reason: fc.constantFrom('too hot', 'no licence') }),
+    )
+    // Of some groups, of any nodes, also of nodes that do not exist, and open or closed to others.
+    const answerArb = fc.option(
+      fc.record({
+        scheduler: fc.constantFrom('hot', 'gpu-first'),
+        verdicts: fc.dictionary(
+          fc.nat({ max: 45 }).map((index) => `n${index}`),
+          verdictArb,
+          { maxKeys: 30 },
+        ),
+        others: fc.constantFrom('closed' as const, 'open' as const),
+      }),
+      { freq: 4 },
+    )
+    await fc.assert(
+      fc.property(
+        fc.array(nodeArb, { maxLength: 40 }),
+        fc.array(fc.tuple(groupArb, answerArb), { maxLength: 6 }),
+        (nodeSpecs, groups) => {
+          const nodes = nodeSpecs.map(nodeOf)
+          const requests = groups.flatMap(([group], index) => requestsOf(group, index))
+          const answers = new Map(
+            groups.flatMap(([, answer], index): [string, GroupAnswer][] =>
+              answer === null ? [] : [[`s/${index}`, { ...answer, verdicts: new Map(Object.entries(answer.verdicts)) }]],
+            ),
+          )
+          const plan = planPlacement({ requests, nodes, answers })
+          replay(plan, nodes, requests, answers)
+          expect(planPlacement({ requests: [...requests].reverse(), nodes: [...nodes].reverse(), answers })).toEqual(plan)
+        },
+      ),
       { numRuns: 400 },
     )
   })

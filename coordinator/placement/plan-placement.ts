@@ -8,17 +8,21 @@
  */
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import { compare } from '../../shared/compare.ts'
+import { type Answers, type GroupAnswer, NO_ANSWERS, verdictOf } from './answers.ts'
 import { type Board, openBoard } from './board.ts'
 import type { Explanation } from './explain.ts'
 import { countOf, type NodeTally } from './filters.ts'
 import { openMarket } from './market.ts'
 import { DEFAULT_PLACEMENT_OPTIONS, type PlacementNode, type PlacementOptions, type PlacementRequest } from './model.ts'
+import { openRankedMarket } from './ranked-market.ts'
 import { useWith } from './scores.ts'
 
 export interface PlacementInput {
   readonly requests: readonly PlacementRequest[]
   readonly nodes: readonly PlacementNode[]
   readonly options?: PlacementOptions
+  /** What custom schedulers said; groups that are not in it are placed by the built-in one. */
+  readonly answers?: Answers
 }
 
 export interface Assignment {
@@ -29,6 +33,8 @@ export interface Assignment {
   readonly siblings: number
   /** Reserved share of the node's scarcest resource afterwards, 0–1. */
   readonly use: number
+  /** The custom scheduler that chose the node, and what it gave it; absent where the built-in one did. */
+  readonly chosenBy?: { readonly scheduler: string; readonly score: number }
 }
 
 export interface Refusal {
@@ -48,7 +54,11 @@ export function planPlacement(input: PlacementInput): PlacementPlan {
   const board = openBoard(input.nodes, input.requests, options)
   const assignments: Assignment[] = []
   const refusals: Refusal[] = []
-  for (const group of groupsInOrder(input.requests, input.nodes)) placeGroup(group, board, options, assignments, refusals)
+  const answers = input.answers ?? NO_ANSWERS
+  for (const group of groupsInOrder(input.requests, input.nodes)) {
+    const answer = answers.get((group[0] as PlacementRequest).group) ?? null
+    placeGroup(group, board, options, answer, assignments, refusals)
+  }
   return { assignments, refusals }
 }
 
@@ -93,10 +103,12 @@ function placeGroup(
   group: readonly PlacementRequest[],
   board: Board,
   options: PlacementOptions,
+  answer: GroupAnswer | null,
   assignments: Assignment[],
   refusals: Refusal[],
 ): void {
-  const market = openMarket(group[0] as PlacementRequest, board, options)
+  const [first] = group as readonly [PlacementRequest]
+  const market = answer === null ? openMarket(first, board, options) : openRankedMarket(first, board, options, answer)
   let refusal: Explanation | null = null
   const last = group[group.length - 1]
   for (const member of group) {
@@ -114,8 +126,14 @@ function placeGroup(
       request: member,
       siblings,
       use: useWith(member.charge, tally),
+      ...(answer === null ? {} : { chosenBy: chosenBy(answer, tally.node.id) }),
     })
     market.take(member, member === last)
   }
   market.close()
+}
+
+function chosenBy(answer: GroupAnswer, node: NodeId): { readonly scheduler: string; readonly score: number } {
+  const verdict = verdictOf(answer, node)
+  return { scheduler: answer.scheduler, score: verdict.kind === 'accept' ? verdict.score : 0 }
 }

@@ -28,6 +28,8 @@ export interface PlacementRules {
   readonly platform: string | null
   /** 0–100, larger is more important. Default 50. */
   readonly priority: number
+  /** Name of a scheduler of the coordinator's configuration that narrows and orders the nodes; absent: the built-in one decides alone. */
+  readonly scheduler?: string
 }
 
 /** Bounds that hold from each time the expression matches until the next expression of the list matches. */
