@@ -13,6 +13,9 @@ import type { Observed } from '../state/observed.ts'
 import type { Snapshot, State } from '../state/state.ts'
 import { MAX_COMMIT_BYTES, MAX_COMMIT_OPERATIONS } from '../state/store.ts'
 import { chargeText, type Explanation, explanationKind, renderExplanation } from './explain.ts'
+import { earliest } from '../../shared/plan.ts'
+import { createSchedulerDesk, type SchedulerDesk } from '../schedulers/desk.ts'
+import { createSchedulerBook, type SchedulerBook } from '../schedulers/scheduler-book.ts'
 import { DEFAULT_PLACEMENT_OPTIONS, type PlacementNode, type PlacementOptions, type PlacementRequest } from './model.ts'
 import { createNodeView, requestOfRecord } from './node-view.ts'
 import { type Assignment, planPlacement, type Refusal } from './plan-placement.ts'
@@ -29,6 +32,10 @@ export interface PlacementLoop extends Loop {
   onRefusals(listener: () => void): () => void
   /** Nodes as placement sees them now. */
   nodes(): readonly PlacementNode[]
+  /** What custom schedulers said about what waits. */
+  readonly desk: SchedulerDesk
+  /** The custom scheduler that an instance waits for; null when it does not. */
+  asking(instance: InstanceId): string | null
 }
 
 export interface PlacementLoopDeps {
@@ -42,6 +49,8 @@ export interface PlacementLoopDeps {
   readonly onChargeChange?: (listener: (service: ServiceId) => void) => () => void
   /** Whether no machine is being bought, or will be, for an instance that fits nowhere: only then others are evicted for it. Absent: never. */
   readonly nothingBoughtFor?: (instance: InstanceId) => boolean
+  /** Default none: the built-in scheduler chooses for every service. */
+  readonly schedulers?: SchedulerBook
 }
 
 /** Room below the store's limit for keys, versions and punctuation that the estimate leaves out. */
@@ -59,6 +68,17 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
   const options: PlacementOptions = { ...DEFAULT_PLACEMENT_OPTIONS, ...deps.config }
   const view = createNodeView(deps)
   const preemption = createPreemption({ ...deps, logger })
+  const desk = createSchedulerDesk({
+    book: deps.schedulers ?? createSchedulerBook({ schedulers: [], state, clock, logger }),
+    clock,
+    options,
+    labelsOf(service) {
+      const [app = '', name = ''] = service.split('/')
+      return state.snapshot.get('app', app)?.spec.services.find((spec) => spec.name === name)?.labels ?? {}
+    },
+    joinedAtMsOf: (node) => state.snapshot.get('node', node)?.joinedAtMs ?? 0,
+    onDecided: () => loop.poke(),
+  })
   const listeners = new Set<() => void>()
   let refused = new Map<InstanceId, Refusal>()
   /** Structure of the nodes (node-view.ts) that `refused` was found with. */
@@ -78,18 +98,21 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
   }
 
   const run = async (signal: AbortSignal) => {
-    const requests = pendingRequests()
-    const nodes = requests.length > 0 ? view.nodes() : []
+    const pending = pendingRequests()
+    const nodes = pending.length > 0 ? view.nodes() : []
+    const turn = desk.open(pending, nodes, view.structure)
+    const { requests, answers, resting } = turn
+    const standing =
+      resting.size === 0 ? [] : pending.flatMap(({ id, group }) => (resting.has(group) ? (refused.get(id) ?? []) : []))
     // What was refused is refused again while neither it nor any node changed: most changes of the state are neither.
-    if (requests.length > 0 && requests.length === refused.size && view.structure === refusedAt) {
-      const same = requests.every((request) => isSame(request, refused.get(request.id)?.request))
-      if (same) return await preempt([...refused.values()])
-    }
+    const isQuiet = !turn.hasNews && requests.length + standing.length === refused.size && view.structure === refusedAt
+    if (pending.length > 0 && isQuiet && requests.every((request) => isSame(request, refused.get(request.id)?.request)))
+      return earliest(turn.wakeAtMs, await preempt([...refused.values()]))
     const structure = view.structure
-    const plan = planPlacement({ requests, nodes, options })
+    const plan = planPlacement({ requests, nodes, options, answers })
     let again = false
     for (let rest = plan.assignments; rest.length > 0 && !signal.aborted; ) {
-      const { size, change } = nextChunk(state, rest, clock.now(), options)
+      const { size, change } = nextChunk(state, rest, clock.now(), options, turn.builtIn)
       rest = rest.slice(size)
       const outcome = await state.commit(change)
       if (outcome.kind === 'committed') continue
@@ -97,18 +120,22 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
         throw new RetryableError(`placement could not be stored: ${outcome.kind}: ${outcome.detail}`)
       again = true
     }
-    await recordRefusals(plan.refusals)
+    desk.settle(turn, new Set(plan.refusals.map(({ request }) => request.group)), structure)
+    const refusals = standing.length === 0 ? plan.refusals : [...plan.refusals, ...standing]
+    await recordRefusals(refusals)
     refusedAt = again ? -1 : structure
     if (again) return clock.now()
-    return signal.aborted ? null : await preempt(plan.refusals)
+    return signal.aborted ? null : earliest(turn.wakeAtMs, await preempt(refusals))
   }
 
   /** The fleet answers after the refusals were told, so this is looked at again until it has. */
   const preempt = async (refusals: readonly Refusal[]) => {
     const { nothingBoughtFor } = deps
     if (nothingBoughtFor === undefined || refusals.length === 0) return null
+    // What a custom scheduler chooses for evicts nobody: it might not want the room either.
     const helpless = refusals.filter(
-      ({ instance, request }) => !request.global && request.rules.priority >= PRIORITY_STEP && nothingBoughtFor(instance),
+      ({ instance, request: { global, rules } }) =>
+        !global && rules.scheduler === undefined && rules.priority >= PRIORITY_STEP && nothingBoughtFor(instance),
     )
     await preemption.run(
       helpless.map(({ request }) => request),
@@ -176,10 +203,19 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
     explanation(instance) {
       const refusal = refused.get(instance)
       if (!refusal) return null
-      const { charge } = refusal.request
-      return charge.learned
-        ? { ...refusal.explanation, note: `it is charged ${chargeText(charge)}, as measured` }
-        : refusal.explanation
+      const { charge, group, rules } = refusal.request
+      const why = desk.builtInBecause(group)
+      const notes = [
+        ...(charge.learned ? [`it is charged ${chargeText(charge)}, as measured`] : []),
+        ...(why === null ? [] : [`the built-in scheduler decided, not ${rules.scheduler}: ${why}`]),
+      ]
+      return notes.length === 0 ? refusal.explanation : { ...refusal.explanation, note: notes.join('; ') }
+    },
+    desk,
+    asking(instance) {
+      const record = state.snapshot.instances().get(instance)
+      const request = record && record.nodeId === null ? requestOfRecord(record, state.snapshot, deps.chargeOf) : null
+      return request?.rules.scheduler === undefined ? null : desk.asking(request.group)
     },
     refusals: () => [...refused.values()],
     onRefusals(listener) {
@@ -194,7 +230,13 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
  * The change for as many assignments, from the first on, as one commit holds. Built against the snapshot of this moment: what
  * is no longer pending, or whose node closed meanwhile, is left out and planned again.
  */
-function nextChunk(state: State, assignments: readonly Assignment[], atMs: number, options: PlacementOptions) {
+function nextChunk(
+  state: State,
+  assignments: readonly Assignment[],
+  atMs: number,
+  options: PlacementOptions,
+  builtIn: ReadonlyMap<string, string>,
+) {
   const { snapshot } = state
   const moves = new Map<string, Assignment[]>()
   const services = new Set<string>()
@@ -230,6 +272,7 @@ function nextChunk(state: State, assignments: readonly Assignment[], atMs: numbe
       const record = waiting.get(assignment.instance)
       if (!record) return []
       moved.add(record.id)
+      const placedBy = whoChose(assignment, builtIn.get(assignment.request.group) ?? null)
       if (assignment.request.volumes.length > 0 && !assignment.request.global) {
         const service = serviceIdOf(record.id)
         homes.set(service, { ...homes.get(service), [parseInstanceId(record.id)?.slot ?? 0]: nodeId })
@@ -238,11 +281,11 @@ function nextChunk(state: State, assignments: readonly Assignment[], atMs: numbe
         actor: 'placement',
         type: 'instance.placed',
         subject: record.id,
-        message: `${record.id} goes to ${nodeId}: ${placedReason(assignment, options)}`,
+        message: `${record.id} goes to ${nodeId}: ${placedBy === null ? '' : `${placedBy}; `}${placedReason(assignment, options)}`,
         severity: 'info',
         data: { node: nodeId },
       })
-      return [{ ...record, nodeId, placedAtMs: atMs }]
+      return [{ ...record, nodeId, placedAtMs: atMs, ...(placedBy === null ? {} : { placedBy }) }]
     })
     if (added.length > 0) change.put('assignments', nodeId, { nodeId, instances: [...present, ...added] })
   }
@@ -273,6 +316,14 @@ function isSame(request: PlacementRequest, before: PlacementRequest | undefined)
     before.charge.cpuMillis === request.charge.cpuMillis &&
     before.charge.memoryBytes === request.charge.memoryBytes
   )
+}
+
+/** Who chose the node; null for services that name no scheduler. `why`: the built-in one did in the place of theirs, and why. */
+export function whoChose({ chosenBy, request }: Pick<Assignment, 'chosenBy' | 'request'>, why: string | null): string | null {
+  const { scheduler } = request.rules
+  if (scheduler === undefined) return null
+  if (chosenBy) return `chosen by scheduler ${chosenBy.scheduler} with a score of ${chosenBy.score}`
+  return `chosen by the built-in scheduler, not by ${scheduler}: ${why ?? 'it was not asked'}`
 }
 
 function placedReason({ request, siblings, use }: Assignment, options: PlacementOptions): string {

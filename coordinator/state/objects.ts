@@ -61,6 +61,8 @@ export interface InstanceRecord {
   readonly moves?: true
   /** Present for instances of jobs. */
   readonly job?: JobTask
+  /** Who chose its node, for people; only where the service names a scheduler. */
+  readonly placedBy?: string
 }
 
 /** Which part of which run of a job an instance does. */
