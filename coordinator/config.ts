@@ -22,6 +22,7 @@ import {
   textSetting,
   urlListSetting,
 } from '../shared/setting-kinds.ts'
+import { resolveSchedulers, type SchedulerConfig, schedulersSchema, type SchedulersSettings } from './schedulers/config.ts'
 import { DEFAULT_FLEET_CONFIG, type FleetConfig } from './fleet/config.ts'
 import { configError, type LoadedSettings, loadSettings, type SettingsSources } from '../shared/settings.ts'
 
@@ -234,6 +235,10 @@ export const coordinatorSettings = {
     default: 'UTC',
   }),
   'placement.strategy': oneOfSetting(['spread', 'binpack', 'random'], { doc: 'How nodes are ranked.', default: 'spread' }),
+  schedulers: structureSetting<SchedulersSettings>(schedulersSchema, 'mapping of schedulers', {
+    doc: 'Schedulers of your own by name, which app files can ask for; see “Schedulers” below.',
+    default: {},
+  }),
 } as const
 
 export interface CoordinatorConfig {
@@ -267,6 +272,7 @@ export interface CoordinatorConfig {
   readonly history: { readonly maxBytes: number }
   readonly forecast: { readonly timeZone: string }
   readonly placement: { readonly strategy: 'spread' | 'binpack' | 'random' }
+  readonly schedulers: readonly SchedulerConfig[]
   /** All settings for people, secrets replaced. */
   printable(): Readonly<Record<string, unknown>>
 }
@@ -280,6 +286,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
   const faults: Fault[] = []
   const pools = resolvePools(loaded, faults)
   const tls = await resolveTls(loaded, sources, faults)
+  const schedulers = await resolveSchedulers(values.schedulers, (path) => loaded.locate('schedulers', path), sources, faults)
   const advertiseUrls = resolveUrls(loaded, tls.kind === 'off' ? 'http' : 'https', faults)
   if (values['liveness.suspect'] <= values['liveness.heartbeat'])
     faults.push({ ...loaded.locate('liveness.suspect'), message: 'liveness.suspect must be longer than liveness.heartbeat.' })
@@ -344,6 +351,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
     history: Object.freeze({ maxBytes: values['history.maxBytes'] }),
     forecast: Object.freeze({ timeZone: values['forecast.timeZone'] }),
     placement: Object.freeze({ strategy: values['placement.strategy'] }),
+    schedulers: Object.freeze(schedulers),
     printable: loaded.printable,
   })
 }

@@ -32,6 +32,8 @@ import { feedLearnedUse } from './placement/feed-learned-use.ts'
 import { createLearnedUse } from './placement/learned-use.ts'
 import { createPlacementLoop, type PlacementLoop } from './placement/placement-loop.ts'
 import type { Strategy } from './placement/model.ts'
+import { createSchedulerBook, type SchedulerBook } from './schedulers/scheduler-book.ts'
+import type { Scheduler } from './schedulers/scheduler.ts'
 import type { Provider } from './providers/provider.ts'
 import { createScalingLoop, type ScalingLoop } from './scaling/scaling-loop.ts'
 import { createServicesLoop } from './services/services-loop.ts'
@@ -49,6 +51,8 @@ export interface CoordinatorDeps {
   readonly providers: ReadonlyMap<string, Provider>
   /** Closed by whoever made it. Absent: kept in memory. */
   readonly history?: HistoryBackend
+  /** Custom schedulers that app files may name; closed with the coordinator. Default none. */
+  readonly schedulers?: readonly Scheduler[]
   /** What a new machine of that pool is told at its first boot; the token is for it alone. */
   userData(machine: MachineRecord, pool: Pool, joinToken: string): Promise<string>
 }
@@ -74,6 +78,7 @@ export interface Coordinator {
   readonly state: State
   readonly hub: Hub
   readonly placement: PlacementLoop
+  readonly schedulers: SchedulerBook
   readonly scaling: ScalingLoop
   readonly fleet: FleetLoop
   readonly forecasts: ForecastLoop
@@ -115,7 +120,9 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   const charges = { chargeOf: learnedUse.chargeOf, onChargeChange: learnedUse.onChange }
   const nothingBoughtFor = (instance: InstanceId): boolean =>
     !settings.fleetEnabled || (fleet.waitingFor(instance) === null && fleet.noteFor(instance) !== null)
+  const schedulers = createSchedulerBook({ schedulers: deps.schedulers ?? [], state, clock, logger })
   const placement = createPlacementLoop({
+    schedulers,
     state,
     observed,
     clock,
@@ -180,6 +187,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     state,
     hub,
     placement,
+    schedulers,
     scaling,
     fleet,
     forecasts,
@@ -198,6 +206,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     },
     async stop() {
       for (const loop of loops) await loop.stop()
+      await schedulers.close()
       endLearning()
       catalog.stop()
       await hub.stop()

@@ -46,6 +46,8 @@ import { openSqliteHistory } from './history/sqlite/sqlite-history.ts'
 import { LIVENESS_RULES, type LivenessRules } from './hub/plan-liveness.ts'
 import { attachLinkServer } from './hub/websocket-server.ts'
 import { createProviders } from './providers/registry.ts'
+import { openSchedulers } from './schedulers/open-schedulers.ts'
+import { schedulerMetrics } from './schedulers/scheduler-metrics.ts'
 import { systemProcesses } from './providers/system-processes.ts'
 import { openSqliteStore } from './state/sqlite/sqlite-store.ts'
 
@@ -122,6 +124,8 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
       clock,
       logger,
     })
+    const schedulers = await openSchedulers(config.schedulers, { clock, logger })
+    cleanups.push(() => Promise.all(schedulers.map((scheduler) => scheduler.close())).then(() => undefined))
     const kinds = new Map(Object.entries(config.providers).map(([name, provider]) => [name, provider.kind]))
     const coordinator = await createCoordinator(
       {
@@ -133,6 +137,7 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
         files,
         providers,
         history,
+        schedulers,
         async userData(_machine, pool, joinToken) {
           return renderUserData({
             kind: kinds.get(pool.provider) === 'local' ? 'settings' : pool.userData,
@@ -269,7 +274,8 @@ function createApiServer(
         linkMetrics(coordinator.hub.stats()) +
         historyMetrics(coordinator.history.status()) +
         forecastMetrics(coordinator.forecasts.all()) +
-        scalingMetrics(coordinator.scaling.figures()),
+        scalingMetrics(coordinator.scaling.figures()) +
+        schedulerMetrics(coordinator.schedulers.figures()),
     }),
   )
   return { app }
