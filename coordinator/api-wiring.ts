@@ -11,9 +11,10 @@ import { diffApps } from './apps/dry-run.ts'
 import type { AgentBinary, ApiDeps, AppOperations } from './api/deps.ts'
 import type { Coordinator } from './coordinator.ts'
 import { cordonNode, drainNode, interruptNode, removeNode, uncordonNode } from './fleet/node-actions.ts'
-import { planOffline } from './placement/plan-offline.ts'
+import { whoChose } from './placement/answers.ts'
 import { renderExplanation } from './placement/explain.ts'
 import { deployApp, type Prepared, removeApp, rollbackApp, scaleService } from './services/deploy.ts'
+import { checkSchedulers, previewPlacement } from './schedulers/preview.ts'
 import type { State } from './state/state.ts'
 
 export interface ApiWiring {
@@ -93,6 +94,7 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
         const note = fleet.noteFor(instance)
         return note === null ? renderExplanation(explanation) : `${renderExplanation(explanation)}; ${note}`
       },
+      asking: (instance) => placement.asking(instance),
       waitingFor: (instance) => fleet.waitingFor(instance),
     },
     fleet: {
@@ -110,9 +112,10 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
   }
 }
 
-function appOperations({ state, placement }: Coordinator, clock: Clock): AppOperations {
+function appOperations({ state, placement, schedulers }: Coordinator, clock: Clock): AppOperations {
   return {
     async deploy(input) {
+      checkSchedulers(input.spec, schedulers.names())
       // Asked again with every attempt: one that met another deploy must not be laid over it.
       const outcome = await commitPrepared(state, () => {
         const revision = state.snapshot.get('app', input.spec.name)?.revision ?? 0
@@ -124,11 +127,15 @@ function appOperations({ state, placement }: Coordinator, clock: Clock): AppOper
     },
     async preview({ spec }) {
       const changes = diffApps(state.snapshot.get('app', spec.name)?.spec ?? null, spec)
-      const plan = planOffline(spec, placement.nodes())
-      const where = new Map<string, number>()
-      for (const { instance, node } of plan.assignments) {
-        const key = `${serviceId(spec.name, instance.split('/')[1] ?? '')} on ${node}`
-        where.set(key, (where.get(key) ?? 0) + 1)
+      checkSchedulers(spec, schedulers.names())
+      const { plan, why } = await previewPlacement(spec, placement.nodes(), placement.desk)
+      const where = new Map<string, { place: string; chosen: string; count: number }>()
+      for (const { instance, node, request, chosenBy } of plan.assignments) {
+        const who = whoChose(request.rules.scheduler, chosenBy, why.get(request.group) ?? null)
+        const place = `${serviceId(spec.name, instance.split('/')[1] ?? '')} on ${node}`
+        const known = where.get(place)
+        if (known) known.count += 1
+        else where.set(place, { place, chosen: who === null ? '' : `, ${who}`, count: 1 })
       }
       return {
         changes: changes.flatMap((change) => [
@@ -136,7 +143,7 @@ function appOperations({ state, placement }: Coordinator, clock: Clock): AppOper
           ...change.fields.map((field) => `  ${field.path}: ${field.before} → ${field.after}`),
         ]),
         placement: [
-          ...[...where].map(([key, count]) => (count === 1 ? key : `${key} (${count})`)),
+          ...[...where.values()].map(({ place, chosen, count }) => `${count === 1 ? place : `${place} (${count})`}${chosen}`),
           ...plan.refusals.map((refusal) => `${refusal.instance} waits: ${renderExplanation(refusal.explanation)}`),
         ],
         warnings: [],

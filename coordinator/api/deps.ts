@@ -147,6 +147,8 @@ export interface Explanations {
   forecasters(service: ServiceId): readonly Standing[]
   /** Why an instance fits nowhere, as one sentence; null when it has a place or was not looked at. */
   placement(instance: InstanceId): string | null
+  /** The custom scheduler that is being asked where an instance shall go; null when none is. */
+  asking(instance: InstanceId): string | null
   /** The machine that a waiting instance waits for. */
   waitingFor(instance: InstanceId): MachineId | null
 }

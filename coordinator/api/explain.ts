@@ -1,7 +1,7 @@
 /** "Why?": what placement, scaling, services and fleet last reasoned, gathered into sentences. Reads only. */
 import { compare } from '../../shared/compare.ts'
 import type { ServiceSpec } from '../../shared/model/app.ts'
-import { serviceId } from '../../shared/model/identity.ts'
+import { type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import type { Reason } from '../../shared/plan.ts'
 import type { Standing } from '../forecast/contest.ts'
 import type { AppRecord, InstanceRecord } from '../state/objects.ts'
@@ -56,6 +56,7 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
     for (const name of waitedFor(deps, app, spec))
       say('depends-on', `It starts after ${serviceId(app.name, name)}, which is not ready.`)
   }
+  if (spec.placement.scheduler !== undefined) say('scheduler', describeScheduler(deps, spec.placement.scheduler, id))
   const frozen = observed.frozen
   if (frozen) say('frozen', `Replacement is frozen: ${frozen.reason}`)
   const troubled = state.snapshot
@@ -94,6 +95,16 @@ function describeContest(standings: readonly Standing[]): string {
   return `Errors of the forecasters over the last days: ${sorted.map(({ method, error }) => `${method} ${error.toFixed(2)}`).join(', ')}.`
 }
 
+/** Who chose the nodes of the instances that have one. */
+function describeScheduler({ state }: ExplainDeps, name: string, id: ServiceId): string {
+  const placed = state.snapshot.instancesOf(id).filter((record) => record.goal === 'run' && record.nodeId !== null)
+  const own = placed.filter((record) => record.placedBy?.startsWith(`chosen by scheduler ${name} `)).length
+  const others = placed.filter((record) => record.placedBy === undefined || record.placedBy.startsWith('chosen by the built-in'))
+  const last = others.at(-1)?.placedBy
+  const rest = others.length === 0 ? '' : `, of ${others.length} by the built-in one${last === undefined ? '' : ` (${last})`}`
+  return `Scheduler ${name} chooses its nodes: those of ${own} of ${placed.length} instances were chosen by it${rest}.`
+}
+
 function describeObjective(objective: NonNullable<ServiceView['objective']>): string {
   const { latencyP95Ms, p95Ms, kept, shareOfTime, shareOfRequests, shiftPercent } = objective
   const wanted = `Objective: 95 % of answers within ${latencyP95Ms} ms`
@@ -122,10 +133,13 @@ export function explainInstance(deps: ExplainDeps, record: InstanceRecord): Expl
   if (record.replaces !== null) say('replaces', `It takes the place of ${record.replaces}.`)
   const refusal = record.nodeId === null ? explain.placement(record.id) : null
   if (refusal !== null) say('fits-nowhere', refusal)
+  const asking = refusal === null && record.nodeId === null ? explain.asking(record.id) : null
+  if (asking !== null) say('asks-scheduler', `Scheduler ${asking} is being asked where it shall go.`)
   const machine = explain.waitingFor(record.id)
   if (machine !== null) say('waiting-for-machine', `It waits for machine ${machine}.`)
   if (record.nodeId !== null) {
     const node = observed.node(record.nodeId)
+    if (record.placedBy !== undefined) say('placed-by', `Its node was ${record.placedBy}.`)
     if (!view.observed) say('not-observed', `Node ${record.nodeId} has not reported it yet.`)
     else if (view.crashLooping) say('crash-looping', `It keeps failing (${view.restarts} restarts): ${view.message}`)
     else if (view.message !== '' && record.goal === 'run') say('status', view.message)

@@ -15,11 +15,13 @@ export function planWithoutCoordinator(session: Session, { spec, warnings }: Rea
   const plan = planOffline(spec, [assumedNode('assumed-node', ASSUMED)])
   const waits = plan.refusals.map(({ instance, explanation }) => ({ instance, why: renderExplanation(explanation) }))
   const services = describeApp(spec)
+  const schedulers = [...new Set(spec.services.flatMap(({ placement }) => placement.scheduler ?? []))]
   const value = {
     app: spec.name,
     coordinator: null,
     assumedNode: ASSUMED,
     services,
+    schedulersNotAsked: schedulers,
     placed: plan.assignments.length,
     waits,
     warnings,
@@ -28,6 +30,9 @@ export function planWithoutCoordinator(session: Session, { spec, warnings }: Rea
     `App ${spec.name} on one assumed node of ${ASSUMED.cpuMillis / 1000} CPUs and ${formatBytes(ASSUMED.memoryBytes)} (no coordinator is configured):`,
     ...renderTable(services, COLUMNS, { width: session.width, paint: session.paint }),
     `${plan.assignments.length} instances placed${waits.length === 0 ? '' : `, ${waits.length} would wait:`}`,
+    ...(schedulers.length === 0
+      ? []
+      : [`Without a coordinator ${schedulers.join(', ')} cannot be asked: these are the choices of the built-in scheduler.`]),
     ...waits.map(({ instance, why }) => `  ${instance}: ${why}`),
   ])
   return EXIT.ok

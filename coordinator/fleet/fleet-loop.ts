@@ -14,11 +14,13 @@ import type { InstanceId, MachineId, NodeId } from '../../shared/model/identity.
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Reason } from '../../shared/plan.ts'
 import type { Random } from '../../shared/random.ts'
-import type { PlacementNode } from '../placement/model.ts'
+import type { Answers, GroupAnswer } from '../placement/answers.ts'
+import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { createNodeView } from '../placement/node-view.ts'
 import type { Refusal } from '../placement/plan-placement.ts'
 import type { LearnedUse } from '../placement/learned-use.ts'
 import type { ChargeOf } from '../placement/requests.ts'
+import type { SchedulerDesk } from '../schedulers/desk.ts'
 import type { Provider } from '../providers/provider.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
@@ -33,6 +35,7 @@ import { drainNode, uncordonNode } from './node-actions.ts'
 import { BUDGET_REASON } from './drain-reasons.ts'
 import { createBuyHold, createDownTimer } from './pace.ts'
 import { type CapacityAction, type CapacityPlan, planCapacity } from './plan-capacity.ts'
+import { planTrials, withoutDoubtful } from './plan-trials.ts'
 import { planDrain } from './plan-drain.ts'
 import { leadOf, learnLeads, type PoolLead } from './plan-leads.ts'
 import { EMPTY_REAP_MEMORY, planReap, type ReapMemory } from './plan-reap.ts'
@@ -45,6 +48,8 @@ export interface FleetLoopDeps {
   readonly placement: {
     refusals(): readonly Refusal[]
     onRefusals?(listener: () => void): () => void
+    /** Absent: no service has a scheduler of its own. */
+    readonly desk?: Pick<SchedulerDesk, 'answer' | 'poolVerdicts'>
   }
   /** The user data of one machine, with a fresh join token for it. May be called again for a repeated attempt. */
   userDataFor(machine: MachineRecord, pool: Pool): Promise<string>
@@ -125,14 +130,19 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     learned ??= learnLeads(machines())
     return learned
   }
-  const ghosts = () =>
-    ghostsOf({
+  const ghosts = () => {
+    const all = ghostsOf({
       snapshot: state.snapshot,
       predicted: deps.predicted?.() ?? [],
       pools: pools(),
       config,
       ...(deps.chargeOf ? { chargeOf: deps.chargeOf } : {}),
     })
+    return withoutDoubtful(all, verdictsOf, clock.monotonicMs())
+  }
+  /** What a custom scheduler thinks of pools for the request, or for the group whose ghost it is. */
+  const verdictsOf = (request: PlacementRequest) =>
+    deps.placement.desk?.poolVerdicts({ ...request, group: request.group.replace(/^~/, '') }) ?? null
   const giveBack = createGiveBack({
     ...deps,
     logger,
@@ -236,9 +246,16 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     const { refused, youngMs } = lastingRefusals(startedMs)
     const nodes = nodeView.nodes().map(asThere)
     const ahead = ghosts()
-    const isShort = refused.length > 0 || ahead.length > 0
-    const plan = planCapacity({
+    const trials = planTrials({
       refused: refused.map((refusal) => refusal.request),
+      pools: pools().map((pool) => pool.name),
+      verdictsOf,
+      nowMs: startedMs,
+    })
+    const isShort = trials.refused.length > 0 || ahead.length > 0
+    const plan = planCapacity({
+      refused: trials.refused,
+      answers: answersAbout(trials.refused),
       nodes,
       ghosts: ahead,
       reclaimable: isShort ? nodes.filter((node) => mayTakeBack(node.id)).map((node) => ({ ...node, closed: null })) : [],
@@ -254,7 +271,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     const tookMs = clock.monotonicMs() - startedMs
     nextPlanAtMs = startedMs + tookMs + Math.min(LONGEST_REST_MS, REST_PER_WORK * tookMs)
     reasons.set('capacity', plan.reasons)
-    blocked = plan.blocked
+    blocked = trials.blocked.size === 0 ? plan.blocked : new Map([...plan.blocked, ...trials.blocked])
     const held = new Map(plan.waiting)
     waiting = held
     await noteBudget(plan)
@@ -277,7 +294,18 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       lastUpAtMs = nowMs()
       for (const [instance, machine] of await records.buy(buys)) held.set(instance, machine)
     }
-    return youngMs === null ? plan.wakeAtMs : earliest(plan.wakeAtMs, nowMs() + Math.ceil(youngMs))
+    const delayMs = earliest(youngMs, trials.wakeAtMs === null ? null : trials.wakeAtMs - startedMs)
+    return delayMs === null ? plan.wakeAtMs : earliest(plan.wakeAtMs, nowMs() + Math.ceil(delayMs))
+  }
+
+  /** What custom schedulers said of the nodes that are there; of machines to come they will be asked when they have joined. */
+  const answersAbout = (requests: readonly PlacementRequest[]): Answers => {
+    const answers = new Map<string, GroupAnswer>()
+    for (const { group, rules } of requests) {
+      const answer = rules.scheduler === undefined || answers.has(group) ? null : deps.placement.desk?.answer(group)
+      if (answer) answers.set(group, { ...answer, others: 'open' })
+    }
+    return answers
   }
 
   /** A node just taken back must get the chance to serve before anything is bought: see `BuyHold`. */

@@ -152,6 +152,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   const movableOn = (id: NodeId): readonly PlacementRequest[] =>
     assigned(id).flatMap((record) => {
       const spec = specOfInstance(state.snapshot.get('app', parseInstanceId(record.id)?.app ?? ''), record)
+      if (spec?.placement.scheduler !== undefined) return []
       if (spec?.mode !== 'replicated' || spec.unit.singletonStrictMs !== null || hasVolumes(spec)) return []
       if (record.goal !== 'run' || record.replaces !== null || spec.unit.containers[0]?.restart.condition !== 'any') return []
       if (!isRoutable(observed.instance(record.id), observed.node(id))) return []

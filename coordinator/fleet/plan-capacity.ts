@@ -8,6 +8,7 @@ import { compare } from '../../shared/compare.ts'
 import type { InstanceId, MachineId, NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
+import { type Answers, NO_ANSWERS } from '../placement/answers.ts'
 import { renderExplanation } from '../placement/explain.ts'
 import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { assumedNode } from '../placement/plan-offline.ts'
@@ -56,6 +57,8 @@ export interface CapacityInput {
   readonly providers: ReadonlySet<string>
   /** What earlier machines of each pool taught; default nothing. */
   readonly leads?: ReadonlyMap<string, PoolLead>
+  /** What custom schedulers said of the nodes that are there, open to others (answers.ts); default nothing. */
+  readonly answers?: Answers
   readonly config: Pick<FleetConfig, 'maxBuysPerPass' | 'budgetUsdPerMonth' | 'slowBootFactor'>
   readonly nowMs: number
 }
@@ -107,7 +110,8 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
     return kind ? [{ ...kind.node, id: machine.id, hostname: machine.id }] : []
   })
   const there = [...input.nodes, ...bought]
-  const held = planPlacement({ requests: wanted, nodes: [...there, ...virtual], options: PACK })
+  const answers = input.answers ?? NO_ANSWERS
+  const held = planPlacement({ requests: wanted, nodes: [...there, ...virtual], options: PACK, answers })
   const comingIds = new Set(coming.map((machine) => machine.id))
   const waitingOn = new Map<MachineId, PlacementRequest[]>()
   for (const { instance, node, request } of held.assignments) {
@@ -122,7 +126,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
 
   // What we were about to give back.
   if (rest.length > 0 && input.reclaimable.length > 0) {
-    const back = planPlacement({ requests: rest, nodes: input.reclaimable, options: PACK })
+    const back = planPlacement({ requests: rest, nodes: input.reclaimable, options: PACK, answers })
     const byNode = new Map<NodeId, InstanceId[]>()
     for (const { instance, node } of back.assignments) {
       const list = byNode.get(node)
@@ -153,8 +157,8 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
     kinds: offered,
     limits: { counts: countsAfter(counts, solution), budget: budgetBeside(budget, solution.picks), room: 1 },
     refusedWithout: (id) =>
-      planPlacement({ requests: wanted, nodes: [...there, ...virtual.filter((node) => node.id !== id)], options: PACK }).refusals
-        .length,
+      planPlacement({ requests: wanted, nodes: [...there, ...virtual.filter((node) => node.id !== id)], options: PACK, answers })
+        .refusals.length,
     refused: held.refusals.length,
     nowMs: input.nowMs,
   })

@@ -108,6 +108,11 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
       }
     }
     const moving = input.requestsOn(node.id).filter((request) => !request.global)
+    const chosen = moving.find((request) => request.rules.scheduler !== undefined)
+    if (chosen) {
+      say(node.id, 'scheduler', `runs ${chosen.id}, and nobody knows where scheduler ${chosen.rules.scheduler} would put it`)
+      continue
+    }
     const saved = size.priceUsdPerHour > 0 ? machine.priceUsdPerHour / size.priceUsdPerHour : 1 / candidates.length
     const disturbed = size.instances > 0 ? moving.length / size.instances : 0
     if (saved < input.minSavingsRatio * disturbed) {

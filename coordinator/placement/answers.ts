@@ -42,3 +42,19 @@ export function acceptsNone({ verdicts }: GroupAnswer): boolean {
   for (const verdict of verdicts.values()) if (verdict.kind === 'accept') return false
   return true
 }
+
+/** The scheduler that chose a node, and the score that it gave it. */
+export interface ChosenBy {
+  readonly scheduler: string
+  readonly score: number
+}
+
+/**
+ * Who chose, after "it was"; null for a service that names no scheduler. Without `chosenBy` the built-in one chose in the place of the
+ * one that is named, and `why` says why.
+ */
+export function whoChose(named: string | undefined, chosenBy: ChosenBy | undefined, why: string | null): string | null {
+  if (named === undefined) return null
+  if (chosenBy) return `chosen by scheduler ${chosenBy.scheduler} with a score of ${Math.round(chosenBy.score * 100) / 100}`
+  return `chosen by the built-in scheduler, not by ${named}: ${why ?? 'it was not asked'}`
+}

@@ -12,6 +12,7 @@ import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
 import type { Observed } from '../state/observed.ts'
 import type { Snapshot, State } from '../state/state.ts'
 import { MAX_COMMIT_BYTES, MAX_COMMIT_OPERATIONS } from '../state/store.ts'
+import { whoChose } from './answers.ts'
 import { chargeText, type Explanation, explanationKind, renderExplanation } from './explain.ts'
 import { earliest } from '../../shared/plan.ts'
 import { createSchedulerDesk, type SchedulerDesk } from '../schedulers/desk.ts'
@@ -272,7 +273,8 @@ function nextChunk(
       const record = waiting.get(assignment.instance)
       if (!record) return []
       moved.add(record.id)
-      const placedBy = whoChose(assignment, builtIn.get(assignment.request.group) ?? null)
+      const { chosenBy, request } = assignment
+      const placedBy = whoChose(request.rules.scheduler, chosenBy, builtIn.get(request.group) ?? null)
       if (assignment.request.volumes.length > 0 && !assignment.request.global) {
         const service = serviceIdOf(record.id)
         homes.set(service, { ...homes.get(service), [parseInstanceId(record.id)?.slot ?? 0]: nodeId })
@@ -316,14 +318,6 @@ function isSame(request: PlacementRequest, before: PlacementRequest | undefined)
     before.charge.cpuMillis === request.charge.cpuMillis &&
     before.charge.memoryBytes === request.charge.memoryBytes
   )
-}
-
-/** Who chose the node; null for services that name no scheduler. `why`: the built-in one did in the place of theirs, and why. */
-export function whoChose({ chosenBy, request }: Pick<Assignment, 'chosenBy' | 'request'>, why: string | null): string | null {
-  const { scheduler } = request.rules
-  if (scheduler === undefined) return null
-  if (chosenBy) return `chosen by scheduler ${chosenBy.scheduler} with a score of ${chosenBy.score}`
-  return `chosen by the built-in scheduler, not by ${scheduler}: ${why ?? 'it was not asked'}`
 }
 
 function placedReason({ request, siblings, use }: Assignment, options: PlacementOptions): string {

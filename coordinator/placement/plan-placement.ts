@@ -8,7 +8,7 @@
  */
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import { compare } from '../../shared/compare.ts'
-import { type Answers, type GroupAnswer, NO_ANSWERS, verdictOf } from './answers.ts'
+import { type Answers, type ChosenBy, type GroupAnswer, NO_ANSWERS, verdictOf } from './answers.ts'
 import { type Board, openBoard } from './board.ts'
 import type { Explanation } from './explain.ts'
 import { countOf, type NodeTally } from './filters.ts'
@@ -34,7 +34,7 @@ export interface Assignment {
   /** Reserved share of the node's scarcest resource afterwards, 0–1. */
   readonly use: number
   /** The custom scheduler that chose the node, and what it gave it; absent where the built-in one did. */
-  readonly chosenBy?: { readonly scheduler: string; readonly score: number }
+  readonly chosenBy?: ChosenBy
 }
 
 export interface Refusal {
@@ -133,7 +133,7 @@ function placeGroup(
   market.close()
 }
 
-function chosenBy(answer: GroupAnswer, node: NodeId): { readonly scheduler: string; readonly score: number } {
+function chosenBy(answer: GroupAnswer, node: NodeId): ChosenBy {
   const verdict = verdictOf(answer, node)
   return { scheduler: answer.scheduler, score: verdict.kind === 'accept' ? verdict.score : 0 }
 }

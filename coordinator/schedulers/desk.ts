@@ -169,7 +169,10 @@ export function createSchedulerDesk(deps: DeskDeps): SchedulerDesk {
     consultation: Consultation,
   ) => {
     if (consultation.kind === 'answered' && request.home === null)
-      remember(key, learnPools(pools.get(key) ?? NO_POOL_VERDICTS, seen(group, candidates, consultation.verdicts), clock.now()))
+      remember(
+        key,
+        learnPools(pools.get(key) ?? NO_POOL_VERDICTS, seen(group, candidates, consultation.verdicts), clock.monotonicMs()),
+      )
     // Whether or not the group still waits: others may be waiting for their turn to ask.
     group.phase = decided(
       consultation.kind === 'undecided'

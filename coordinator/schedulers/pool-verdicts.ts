@@ -8,7 +8,7 @@ import type { Verdict } from '../placement/answers.ts'
 
 export interface PoolVerdict {
   readonly isProven: boolean
-  /** No machine of the pool is bought for the group before; epoch ms. */
+  /** No machine of the pool is bought for the group before; monotonic ms. */
   readonly refusedUntilMs: number
   /** What was said of the last fresh node; '' when none was refused. */
   readonly reason: string

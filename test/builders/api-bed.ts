@@ -170,6 +170,7 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
       turnsPerHour: () => 0,
       forecasters: () => [],
       placement: () => '0 of 1 node: 1 memory',
+      asking: () => null,
       waitingFor: () => null,
     },
     fleet: {
