@@ -26,7 +26,7 @@ export interface CliBed {
   start(...argv: string[]): { readonly done: Promise<CliRun>; readonly out: () => string }
 }
 
-export function cliBed(api: ApiBed, role: OperatorRole = 'admin'): CliBed {
+export function cliBed(api: Pick<ApiBed, 'api' | 'tokens' | 'clock'>, role: OperatorRole = 'admin'): CliBed {
   const bed: CliBed = {
     disk: new Map(),
     env: { RUBATO_URL: 'http://127.0.0.1:7600', RUBATO_TOKEN: api.tokens[role] },

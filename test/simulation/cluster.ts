@@ -7,6 +7,7 @@ import type { JoinHttp } from '../../agent/join-http.ts'
 import type { Coordinator } from '../../coordinator/coordinator.ts'
 import type { FleetConfig } from '../../coordinator/fleet/config.ts'
 import type { HubSettings } from '../../coordinator/hub/hub.ts'
+import type { Scheduler } from '../../coordinator/schedulers/scheduler.ts'
 import type { Prepared } from '../../coordinator/services/deploy.ts'
 import { deployApp, removeApp, scaleService } from '../../coordinator/services/deploy.ts'
 import type { State } from '../../coordinator/state/state.ts'
@@ -44,6 +45,8 @@ export interface ClusterOptions {
   readonly pools?: readonly Pool[]
   readonly fleet?: Partial<FleetConfig>
   readonly hub?: Partial<HubSettings>
+  /** Custom schedulers of the next coordinator. */
+  readonly schedulers?: Scheduler[]
   /** Rate of the clock of the next machine or coordinator; default always 1. */
   readonly rateOf?: () => number
 }
@@ -230,6 +233,7 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
         pools: options.pools ?? [],
         hub: options.hub ?? {},
         fleet: options.fleet ?? {},
+        schedulers: [...(options.schedulers ?? [])],
         tell,
       },
       (life) => {

@@ -5,6 +5,7 @@ import { type Coordinator, createCoordinator } from '../../coordinator/coordinat
 import type { FleetConfig } from '../../coordinator/fleet/config.ts'
 import type { HubSettings } from '../../coordinator/hub/hub.ts'
 import type { Provider } from '../../coordinator/providers/provider.ts'
+import type { Scheduler } from '../../coordinator/schedulers/scheduler.ts'
 import { renderUserData } from '../../installer/cloud-init.ts'
 import { InputError, messageOf } from '../../shared/errors.ts'
 import { randomIds } from '../../shared/ids.ts'
@@ -46,6 +47,7 @@ export interface CoordinatorParts {
   readonly pools: readonly Pool[]
   readonly hub: Partial<HubSettings>
   readonly fleet: Partial<FleetConfig>
+  readonly schedulers: readonly Scheduler[]
   /** Called around each effect; a listener may kill the process there. */
   readonly tell: EffectListener
 }
@@ -73,6 +75,7 @@ export async function startCoordinatorProcess(
       ids: randomIds(parts.random),
       logger: trace.logger('coordinator'),
       files: life.own(memoryFiles()),
+      schedulers: parts.schedulers,
       providers: new Map([['fake', life.own(tellingProvider(parts.provider, parts.tell))]]),
       userData: async (_machine, _pool, joinToken) =>
         renderUserData({ kind: 'settings', urls: [...COORDINATOR_URLS], joinToken, agentSha256: {} }),
