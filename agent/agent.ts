@@ -87,6 +87,8 @@ export interface Agent {
 }
 
 const DEFAULT_REPORT_MS = 2_000
+/** Pushes of many instances that come together make one report. */
+const MOVES_MS = 50
 /** Every so often everything is told again, should anything have been lost. */
 const FULL_REPORT_EVERY = 30
 /** The way in stays open so long after the containers are gone: what was under way was cut by the stop anyway. */
@@ -94,7 +96,7 @@ const CLOSE_AFTER_GONE_MS = 0
 
 export async function createAgent(deps: AgentDeps): Promise<Agent> {
   const { clock, logger, random, files, facts } = deps
-  const loadInbox = createLoadInbox(clock)
+  const loadInbox = createLoadInbox(clock, () => moves.poke())
   let lastContactMs: number | null = null
   let routed = new Set<ServiceId>()
   let sent: ReadonlyMap<string, InstanceUse> = new Map()
@@ -259,6 +261,20 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       return clock.now() + (link.welcome()?.reportIntervalMs ?? DEFAULT_REPORT_MS)
     },
   })
+  /** A jump of load is told at once: whoever scales must not wait for the next sample to begin. */
+  const moves = createLoop({
+    name: 'moved-loads',
+    clock,
+    logger,
+    debounceMs: MOVES_MS,
+    async run() {
+      const instances = meter.moved()
+      if (instances.length === 0) return null
+      sent = new Map([...sent, ...instances.map((use) => [use.instance, use] as const)])
+      link.sendReport({ node: null, instances, full: false })
+      return null
+    },
+  })
   const logs = serveLogs({
     link,
     clock,
@@ -281,10 +297,12 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       await link.start()
       registrar.start()
       metering.start()
+      moves.start()
       for (const runtime of deps.runtimes) watchOthers(runtime, life.signal)
     },
     async stop() {
       life.abort(new Error('the agent stops'))
+      await moves.stop()
       await metering.stop()
       await registrar.stop()
       await reconciler.stop()

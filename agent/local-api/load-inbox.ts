@@ -16,10 +16,14 @@ export interface LoadInbox {
   forget(instance: InstanceId): void
 }
 
-export function createLoadInbox(clock: Clock): LoadInbox {
+/** `onValue` is called with every value that comes in. */
+export function createLoadInbox(clock: Clock, onValue: () => void = () => {}): LoadInbox {
   const values = new Map<InstanceId, PushedLoad & { readonly atMs: number }>()
   return {
-    set: (instance, load) => void values.set(instance, { ...load, atMs: clock.monotonicMs() }),
+    set(instance, load) {
+      values.set(instance, { ...load, atMs: clock.monotonicMs() })
+      onValue()
+    },
     get(instance, staleAfterMs) {
       const value = values.get(instance)
       return value !== undefined && clock.monotonicMs() - value.atMs <= staleAfterMs ? value : null

@@ -9,7 +9,7 @@ import type { LoadSource } from '../../shared/model/unit.ts'
 import type { IngressFlow } from '../gateway/engine.ts'
 import type { LoadInbox } from '../local-api/load-inbox.ts'
 import type { ContainerUse } from '../runtime/runtime.ts'
-import { planLoad } from './plan-load.ts'
+import { type LoadInput, planLoad } from './plan-load.ts'
 import { type ProcReader, parseCpuTicks, parseMemory, parseNetwork } from './proc.ts'
 import type { LoadPuller, PullTarget } from './pull.ts'
 
@@ -55,11 +55,23 @@ export interface Sample {
 export interface Meter {
   /** Takes one sample; rates are over the time since the sample before. Never rejects: what cannot be measured is left at its last value or null. */
   sample(): Promise<Sample>
+  /**
+   * What cannot wait for the next sample: uses of instances whose pushed or pulled load is far from what was last given, each at most
+   * twice a second. Measures nothing: the rest is as in the last sample, and counters are 0.
+   */
+  moved(): readonly InstanceUse[]
 }
 
 interface ContainerBefore {
   readonly use: ContainerUse
   readonly atMs: number
+}
+
+/** What was last given of an instance, and what its load was made from. */
+interface Given {
+  readonly use: InstanceUse
+  readonly input: Omit<LoadInput, 'customPercent'>
+  readonly movedAtMs: number
 }
 
 interface HostBefore {
@@ -71,10 +83,14 @@ interface HostBefore {
 }
 
 const DEFAULT_LOAD_STALE_MS = 30_000
+/** A smaller change of load can wait for the next sample: it moves no decision, and noise must not keep the link busy. */
+const MOVED_PERCENT = 10
+const MOVED_EVERY_MS = 500
 
 export function createMeter(deps: MeterDeps): Meter {
   let before = new Map<string, ContainerBefore>()
   let hostBefore: HostBefore | null = null
+  let given: ReadonlyMap<InstanceId, Given> = new Map()
   let nodeMemoryBytes = 0
   let statsFailing = false
   const staleAfterMs = deps.loadStaleAfterMs ?? DEFAULT_LOAD_STALE_MS
@@ -129,6 +145,7 @@ export function createMeter(deps: MeterDeps): Meter {
       const host = await measureHost(nowMs)
       const flows = new Map(deps.takeFlows().map((flow) => [flow.instance, flow]))
       const seen = new Map<string, ContainerBefore>()
+      const next = new Map<InstanceId, Given>()
       const uses = instances.map((metered): InstanceUse => {
         const measured = sumUse(metered, stats, before, nowMs)
         for (const id of metered.ids) {
@@ -140,19 +157,18 @@ export function createMeter(deps: MeterDeps): Meter {
         const flow = flows.get(metered.instance)
         const pushed = deps.loadInbox.get(metered.instance, staleAfterMs)
         const inFlight = flow?.inFlight ?? 0
-        const loadPercent = planLoad({
+        const input = {
           sources: metered.load,
           limits: metered.limits,
           reservations: metered.reservations,
           cpuMillis: measured.cpuMillis,
           memoryBytes: measured.memoryBytes,
           inFlight,
-          customPercent: pushed?.loadPercent ?? null,
           nodeMemoryBytes,
-        })
-        return {
+        }
+        const use: InstanceUse = {
           instance: metered.instance,
-          loadPercent,
+          loadPercent: planLoad({ ...input, customPercent: pushed?.loadPercent ?? null }),
           demand: pushed?.demand ?? null,
           cpuMillis: measured.cpuMillis ?? 0,
           memoryBytes: measured.memoryBytes ?? 0,
@@ -164,12 +180,33 @@ export function createMeter(deps: MeterDeps): Meter {
           denied: flow?.denied ?? 0,
           ...(flow?.latency === undefined ? {} : { latency: flow.latency }),
         }
+        next.set(metered.instance, { use, input, movedAtMs: given.get(metered.instance)?.movedAtMs ?? Number.NEGATIVE_INFINITY })
+        return use
       })
       before = seen
+      given = next
       return { node: deps.nodeUse === 'instances' ? nodeOfInstances(uses, host) : host, instances: uses }
+    },
+    moved() {
+      const nowMs = deps.clock.monotonicMs()
+      const next = new Map(given)
+      const uses = [...given].flatMap(([instance, last]): InstanceUse[] => {
+        const pushed = deps.loadInbox.get(instance, staleAfterMs)
+        if (pushed === null || nowMs - last.movedAtMs < MOVED_EVERY_MS) return []
+        const loadPercent = planLoad({ ...last.input, customPercent: pushed.loadPercent })
+        if (Math.abs((loadPercent ?? 0) - (last.use.loadPercent ?? 0)) < MOVED_PERCENT) return []
+        const { latency: _, ...measured } = last.use
+        const use = { ...measured, ...NOTHING_COUNTED, loadPercent, demand: pushed.demand }
+        next.set(instance, { ...last, use, movedAtMs: nowMs })
+        return [use]
+      })
+      given = next
+      return uses
     },
   }
 }
+
+const NOTHING_COUNTED = { rxBytes: 0, txBytes: 0, requests: 0, errors: 0, denied: 0 }
 
 interface Measured {
   readonly cpuMillis: number | null

@@ -44,6 +44,8 @@ interface Sample {
 }
 
 const SAMPLE_MS = 1_000
+/** A sample may come so much before its time: a jump is looked at when it comes, not at the next full second. */
+const EARLY_MS = 550
 const MAX_SAMPLES = 512
 /** A backlog above this is a fault of the service, not work. */
 const MAX_DEMAND = 10_000
@@ -219,7 +221,7 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
   }
 
   return {
-    isDue: (atMs) => atMs >= (samples.at(-1)?.atMs ?? Number.NEGATIVE_INFINITY) + everyMs - 50,
+    isDue: (atMs) => atMs >= (samples.at(-1)?.atMs ?? Number.NEGATIVE_INFINITY) + everyMs - EARLY_MS,
     isConstant: (atMs) => samples.length > 0 && atMs - sameSinceMs > spanMs + windowMs && atMs - risenAtMs > windowMs,
     holdUntil(atMs) {
       const last = samples.at(-1)

@@ -7,7 +7,7 @@ import type { Clock } from '../../shared/clock.ts'
 import { UnavailableError } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
-import type { ServiceId } from '../../shared/model/identity.ts'
+import { type ServiceId, serviceIdOf } from '../../shared/model/identity.ts'
 import type { ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
 import { countTraffic, type TrafficCounts } from '../history/traffic-counts.ts'
@@ -55,6 +55,8 @@ export interface ScalingLoop extends Loop {
 }
 
 const TICK_MS = 1_000
+/** A jump of load moves the next tick forward, to this long after the last one at the earliest. */
+const EARLY_TICK_MS = 500
 /** Services in one commit. */
 const BATCH = 50
 
@@ -79,6 +81,8 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
   const ages = createAges(clock)
   const attention = createAttention(state, observed)
   let traffic: TrafficCounts | null = null
+  let lastTickMs = Number.NEGATIVE_INFINITY
+  let unsubscribe = () => {}
   const watchDeps = {
     state,
     observed,
@@ -92,6 +96,9 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     clock,
     logger,
     async run(signal) {
+      const tooEarlyMs = lastTickMs + EARLY_TICK_MS - clock.monotonicMs()
+      if (tooEarlyMs > 0) return clock.now() + tooEarlyMs
+      lastTickMs = clock.monotonicMs()
       const steps: Step[] = []
       const news: { id: ServiceId; kind: 'kept' | 'missed'; objectiveMs: number }[] = []
       for (const id of attention.due(clock.monotonicMs())) {
@@ -214,10 +221,15 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     start() {
       traffic = countTraffic(observed)
       attention.start()
+      // After `attention`, which must know of the news first.
+      unsubscribe = observed.onChange(({ instances }) => {
+        for (const id of instances) if (watched.get(serviceIdOf(id))?.hasJumped(id)) return loop.poke()
+      })
       loop.start()
     },
     poke: loop.poke,
     async stop() {
+      unsubscribe()
       await loop.stop()
       attention.stop()
       traffic?.stop()

@@ -1,7 +1,7 @@
 /** All that scaling knows of one service: its window, what was learned, its bounds and objective, and what was decided. In memory. */
 import type { Clock } from '../../shared/clock.ts'
 import type { ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
-import { type NodeId, parseInstanceId } from '../../shared/model/identity.ts'
+import { type InstanceId, type NodeId, parseInstanceId } from '../../shared/model/identity.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
 import { horizonOf, leadOfOrder } from '../forecast/horizon.ts'
 import type { Traffic } from '../history/traffic-counts.ts'
@@ -42,6 +42,8 @@ export interface WatchedService {
   meanBeforePercent: number | null
   /** Order → ready and warmed up, sampling included; with the machine when `withMachine`. Null: not learned. */
   leadMs(withMachine: boolean): number | null
+  /** Whether its load is far above what it was when the service was last looked at. */
+  hasJumped(instance: InstanceId): boolean
   /** The rules as they hold now. */
   rulesNow(rules: ScaleRules): ScaleRules
   look(spec: ServiceSpec, rules: ScaleRules, record: ServiceRecord, lastStepAgoMs: number | null, traffic: Traffic | null): Look
@@ -57,6 +59,8 @@ const BOUNDS_MS = 60_000
 const FORECAST_MS = 15_000
 /** A horizon for forecasts while no start was seen. */
 const UNLEARNED_LEAD_MS = 60_000
+/** A rise of an instance's load that is looked at when it comes. */
+const JUMP_PERCENT = 10
 const UNHEALTHY: ReadonlySet<string> = new Set(['paused', 'failed', 'rolling-back'])
 const RESTFUL: ReadonlySet<ScalingCode> = new Set<ScalingCode>(['steady', 'at-max', 'pinned', 'no-data'])
 
@@ -70,6 +74,8 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
   let window: { readonly key: string; readonly of: LoadWindow } | null = null
   let bounds: { readonly of: ScaleBounds; readonly key: ScaleRules; readonly askAgainMs: number } | null = null
   let arrived = 0
+  /** Loads when the service was last looked at. */
+  let loads: ReadonlyMap<InstanceId, number> = new Map()
   let decision: ScalingDecision | null = null
 
   const windowFor = (rules: ScaleRules): LoadWindow => {
@@ -121,6 +127,11 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
     meanBeforePercent: null,
     leadMs,
     rulesNow,
+    hasJumped(instance) {
+      const before = loads.get(instance)
+      const now = observed.instance(instance)?.use?.loadPercent ?? null
+      return before !== undefined && now !== null && now >= before + JUMP_PERCENT
+    },
     look(spec, rules, record, lastStepAgoMs, traffic) {
       const nowMs = clock.monotonicMs()
       const samples = windowFor(rules)
@@ -134,6 +145,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
             crashLooping: observed.instance(instance.id)?.crashLooping ?? false,
           })
       const ready = standings.flatMap(({ seen }) => (seen === null ? [] : [seen]))
+      loads = new Map(ready.map((seen) => [seen.instance, seen.use?.loadPercent ?? 0]))
       times.observe(all, (instance) => observed.instance(instance)?.phase ?? null, poolOf, nowMs)
       arrived += traffic?.requests ?? 0
       if (samples.isDue(nowMs)) {

@@ -3,131 +3,68 @@
  * coordinator, real agents, real containers, real requests. A fourth host is bought and given back. Tests run in order and build on
  * each other; figures are printed as `figure: …`.
  */
-import { execFileSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { EventView, InstanceView, MachineView, NodeView, ServiceView } from '../../coordinator/api/schemas.ts'
-import { buildAgentIfStale } from '../lab/agent-binary.ts'
-import { type CoordinatorProcess, startCoordinator } from '../lab/coordinator.ts'
-import { engineRequest, importTar } from '../lab/engine-api.ts'
-import { createHosts, type Host, type HostProcess, type Hosts, pause, until as untilPlain } from '../lab/hosts.ts'
-import { type LoadDial, startLoadDial } from '../lab/load-dial.ts'
-import { type MachineServer, startMachineServer } from '../lab/machine-server.ts'
-import { NODE_IMAGE_COMMAND, writeNodeRootfs } from '../lab/node-image.ts'
-import { installPackages, isRootOnDebian } from '../lab/packages.ts'
+import type { EventView, NodeView } from '../../coordinator/api/schemas.ts'
+import { type BedContainer, type ClusterBed, figure, say, startClusterBed, WORKER_IMAGE } from '../lab/cluster-bed.ts'
+import { type Host, pause } from '../lab/hosts.ts'
+import { isRootOnDebian } from '../lab/packages.ts'
 import { ask, type RequestsReport, startRequests } from '../lab/requests.ts'
 
-const ROOT = join(import.meta.dirname, '..', '..')
-const IMAGE = 'rubato-e2e/worker:1'
-const NET = '10.91.3'
 const PORT = 18080
 const FRONT = 'shop/front'
-
-interface Container {
-  readonly instance: string
-  readonly id: string
-  readonly startedAt: string
-  readonly address: string
-}
+const AGENT = { cpus: 2, memory: '2G' }
 
 describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { timeout: 240_000 }, () => {
-  let dir = ''
-  let lab: Hosts
-  let coordinator: CoordinatorProcess
-  let dial: LoadDial
-  let cloud: MachineServer
+  let bed: ClusterBed
   let key = ''
-  const agents = new Map<string, HostProcess>()
   const nodeIds = new Map<string, string>()
-  const host = (name: string): Host => {
-    const found = lab.hosts.find((candidate) => candidate.name === name)
-    if (!found) throw new Error(`there is no host ${name}`)
-    return found
-  }
-  const nodeOf = (name: string) => nodeIds.get(name) ?? ''
 
   beforeAll(async () => {
-    await installPackages(say)
-    const binary = buildAgentIfStale(say)
-    dir = mkdtempSync(join(tmpdir(), 'rubato-e2e-'))
-    const image = join(dir, 'image.tar')
-    // A copy: another build must not change it under the running coordinator.
-    const binaries = join(dir, 'dist')
-    mkdirSync(binaries)
-    copyFileSync(binary, join(binaries, 'rubato-agent-linux-x64'))
-    writeNodeRootfs(image, join(ROOT, 'test', 'lab', 'worker.mjs'))
-    const hasImage = (target: Host) => importTar(target.dockerSocket, image, IMAGE, NODE_IMAGE_COMMAND)
-    lab = await createHosts({ id: 'rbe3', net: NET, bridgeNet: '10.93', count: 3, dir: join(dir, 'hosts') })
-    dial = await startLoadDial(lab.rootAddress, 7800)
-    cloud = await startMachineServer(lab, join(dir, 'cloud.sock'), hasImage)
-    coordinator = await startCoordinator({
-      dir: join(dir, 'coordinator'),
-      host: lab.rootAddress,
-      port: 7600,
-      catalogPort: 7650,
-      dnsPort: 7653,
+    bed = await startClusterBed({
+      id: 'rbe3',
+      net: '10.91.3',
+      bridgeNet: '10.93',
+      hosts: 3,
+      offerings: { small: { cpus: 2, memory: '2G', slots: 50, priceUsdPerHour: 0.02 } },
       settings: {
-        agentBinaryDir: binaries,
         // Longer than agents wait between two dials (30 s), as the default is: a coordinator that was away must not take them for lost.
         liveness: { heartbeat: '1s', suspect: '3s', lost: '6s', unknownFor: '60s', reportInterval: '1s' },
         fleet: { minNodeAge: '5s', downInterval: '2s', reapInterval: '3s', takeover: '2s' },
-        providers: {
-          lab: {
-            kind: 'exec',
-            command: cloud.command,
-            offerings: { small: { cpus: 2, memory: '2G', slots: 50, priceUsdPerHour: 0.02 } },
-          },
-        },
         pools: [{ name: 'extra', provider: 'lab', offering: 'small', min: 0, max: 2 }],
       },
     })
-    await Promise.all(lab.hosts.map(hasImage))
-    for (const target of lab.hosts) await join_(target)
-    await until(async () => (await liveNodes()).length === 3, 'three live nodes')
-    for (const node of await liveNodes()) nodeIds.set(node.hostname, node.id)
-    const made = await cli('keys', 'create', 'e2e', '--role', 'user', '-o', 'json')
+    for (const target of bed.lab.hosts) await bed.join(target, AGENT)
+    await bed.until(async () => (await bed.liveNodes()).length === 3, 'three live nodes')
+    for (const found of await bed.liveNodes()) nodeIds.set(found.hostname, found.id)
+    const made = await bed.cli('keys', 'create', 'e2e', '--role', 'user', '-o', 'json')
     key = (JSON.parse(made) as { key?: string; text?: string }).text ?? (JSON.parse(made) as { key: string }).key
     expect(key).toMatch(/^rbt_/)
   })
 
-  afterAll(async () => {
-    for (const agent of agents.values()) agent.kill('SIGTERM')
-    await coordinator?.stop()
-    await cloud?.stop()
-    await dial?.stop()
-    if (process.env.KEEP_LOGS)
-      execFileSync('sh', [
-        '-c',
-        `mkdir -p "$1"; cp "$0"/coordinator/coordinator.log "$1"/; for d in "$0"/hosts/*; do for f in agent.log user-data.log log/rubato-agent.log; do [ ! -f $d/$f ] || cp $d/$f "$1"/$(basename $d)-$(basename $f); done; done`,
-        dir,
-        process.env.KEEP_LOGS,
-      ])
-    await lab?.down()
-    rmSync(dir, { recursive: true, force: true })
-  })
+  afterAll(() => bed?.stop())
 
   it('an app file is deployed: ready, reached through every host with a key, refused without (401)', async () => {
     const startedAt = performance.now()
-    await up(appFile({}))
+    await bed.up('shop', appFile({}))
     figure('up → 4 instances ready', startedAt)
-    for (const target of lab.hosts) {
+    for (const target of bed.lab.hosts) {
       const answer = await ask(`http://${target.address}:${PORT}/`, key)
       expect(answer.status, answer.text).toBe(200)
       expect((await ask(`http://${target.address}:${PORT}/`, null)).status).toBe(401)
       expect((await ask(`http://${target.address}:${PORT}/`, `${key.slice(0, -8)}AAAAAAAA`)).status).toBe(401)
     }
-    const nodes = new Set((await instances(FRONT)).map((instance) => instance.node))
+    const nodes = new Set((await bed.instances(FRONT)).map((instance) => instance.node))
     expect(nodes.size, 'two instances stand on two nodes').toBe(2)
   })
 
   it('row 45: a container is not reached from another host, neither directly nor around the key', async () => {
-    const [front] = (await instances(FRONT)).filter((instance) => instance.phase === 'ready')
-    const own = lab.hosts.find((target) => nodeOf(target.name) === front?.node)
-    const other = lab.hosts.find((target) => target !== own)
+    const [front] = (await bed.instances(FRONT)).filter((instance) => instance.phase === 'ready')
+    const own = bed.lab.hosts.find((target) => nodeOf(target.name) === front?.node)
+    const other = bed.lab.hosts.find((target) => target !== own)
     if (!front || !own || !other) throw new Error('no instance')
-    const container = (await containersOn(own)).find(({ instance }) => instance === front.id)
+    const container = (await bed.containersOn(own)).find(({ instance }) => instance === front.id)
     if (!container) throw new Error(`no container of ${front.id}`)
     const url = `http://${container.address}:8080/health`
     expect(own.run(['curl', '-s', '--max-time', '3', url]).trim(), 'its own node reaches it').toBe('ok')
@@ -143,7 +80,7 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
     const answered = new Set<string>()
     const callers = new Set<string>()
     const answers = await Promise.all(
-      Array.from({ length: 30 }, (_, round) => ask(`http://${lab.hosts[round % 3]?.address}:${PORT}/call`, key)),
+      Array.from({ length: 30 }, (_, round) => ask(`http://${bed.lab.hosts[round % 3]?.address}:${PORT}/call`, key)),
     )
     for (const answer of answers) {
       expect(answer.status, answer.text).toBe(200)
@@ -154,26 +91,26 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
     expect([...answered].every((id) => id.startsWith('shop/back/'))).toBe(true)
     expect(answered.size, 'both instances of back answered').toBe(2)
     expect([...callers]).toEqual(['shop/front'])
-    const [back] = await instances('shop/back')
-    const backHost = lab.hosts.find((target) => nodeOf(target.name) === back?.node)
+    const [back] = await bed.instances('shop/back')
+    const backHost = bed.lab.hosts.find((target) => nodeOf(target.name) === back?.node)
     expect((await ask(`http://${backHost?.address}:${back?.ports[0]?.gatewayPort}/`, null)).status).toBe(401)
   })
 
   it('custom load scales the service up over the nodes and down again', async () => {
-    dial.set(FRONT, 80)
-    await until(async () => (await service(FRONT)).loadPercent !== null, 'a load to be known')
-    const before = await service(FRONT)
+    bed.dial.set(FRONT, 80)
+    await bed.until(async () => (await bed.service(FRONT)).loadPercent !== null, 'a load to be known')
+    const before = await bed.service(FRONT)
     expect(before.desired).toBe(2)
     const startedAt = performance.now()
-    dial.set(FRONT, 360)
-    await until(async () => (await service(FRONT)).ready > 2, 'a third instance', 60_000, 50)
+    bed.dial.set(FRONT, 360)
+    await bed.until(async () => (await bed.service(FRONT)).ready > 2, 'a third instance', 60_000, 50)
     figure('load jump → extra instance ready', startedAt)
-    await until(async () => (await service(FRONT)).ready >= 5, 'five instances', 60_000)
+    await bed.until(async () => (await bed.service(FRONT)).ready >= 5, 'five instances', 60_000)
     figure('load jump → 5 instances ready', startedAt)
-    expect(new Set((await instances(FRONT)).map((instance) => instance.node)).size).toBe(3)
-    dial.set(FRONT, 60)
+    expect(new Set((await bed.instances(FRONT)).map((instance) => instance.node)).size).toBe(3)
+    bed.dial.set(FRONT, 60)
     const fellAt = performance.now()
-    await until(async () => (await settled(FRONT)) === 2, 'two instances again', 90_000)
+    await bed.until(async () => (await settled(FRONT)) === 2, 'two instances again', 90_000)
     figure('load fall → 2 instances left', fellAt)
   })
 
@@ -182,7 +119,7 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
     const requests = startRequests(everyHost(), key, 300)
     await pause(1_000)
     const startedAt = performance.now()
-    await up(appFile({ version: '2' }))
+    await bed.up('shop', appFile({ version: '2' }))
     figure('rolling update under load', startedAt)
     await pause(1_500)
     const report = await requests.stop()
@@ -204,11 +141,11 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
 
   it('row 1: kill -9 of the coordinator in the middle of scaling: containers stay, requests are served and authorized, all converges', async () => {
     await settleAt(230, 4)
-    const before = await allContainers()
+    const before = await bed.allContainers()
     const requests = startRequests(everyHost(), key, 100)
-    dial.set(FRONT, 470)
-    await until(async () => (await service(FRONT)).desired >= 6, 'the decision to scale', 60_000, 20)
-    await coordinator.kill()
+    bed.dial.set(FRONT, 470)
+    await bed.until(async () => (await bed.service(FRONT)).desired >= 6, 'the decision to scale', 60_000, 20)
+    await bed.coordinator.kill()
     await pause(3_000)
     for (const url of everyHost()) {
       expect((await ask(url, key)).status).toBe(200)
@@ -216,58 +153,58 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
       expect((await ask(url.replace(/\/$/, '/call'), key)).status).toBe(200)
     }
     const startedAt = performance.now()
-    await coordinator.start()
-    await until(async () => (await service(FRONT)).ready >= 6, 'six instances', 90_000)
+    await bed.coordinator.start()
+    await bed.until(async () => (await bed.service(FRONT)).ready >= 6, 'six instances', 90_000)
     figure('coordinator started again → scaled out', startedAt)
     const report = await requests.stop()
     saw('coordinator killed', report)
     expect(report.failures).toEqual([])
-    expectSame(before, await allContainers())
-    await expectNothingTwice()
+    expectSame(before, await bed.allContainers())
+    await bed.untilNothingTwice()
     await settleAt(230, 4)
   })
 
   it('row 15: kill -9 of an agent: its containers stay and are adopted, its gateway serves again', async () => {
     const target = await busiest()
     const { name } = target
-    const before = await containersOn(target)
-    const others = lab.hosts.filter((other) => other !== target)
+    const before = await bed.containersOn(target)
+    const others = bed.lab.hosts.filter((other) => other !== target)
     const requests = startRequests(
       others.map((other) => `http://${other.address}:${PORT}/`),
       key,
       100,
     )
     await pause(300)
-    agents.get(name)?.kill('SIGKILL')
-    await until(() => agents.get(name)?.alive() === false, 'the agent to die')
+    bed.agent(target)?.kill('SIGKILL')
+    await bed.until(() => bed.agent(target)?.alive() === false, 'the agent to die')
     await pause(500)
     const startedAt = performance.now()
-    startAgent(target)
-    await until(
+    bed.startAgent(target, AGENT)
+    await bed.until(
       async () => (await ask(`http://${target.address}:${PORT}/`, key).catch(() => null))?.status === 200,
       'its gateway to serve',
       30_000,
     )
     figure('agent started again → its gateway serves', startedAt)
-    await until(async () => {
-      const own = (await instances()).filter((instance) => instance.node === nodeOf(name))
+    await bed.until(async () => {
+      const own = (await bed.instances()).filter((instance) => instance.node === nodeOf(name))
       return own.length === before.length && own.every((instance) => instance.routable)
     }, 'its instances to be routable again')
     figure('agent started again → its instances are routable', startedAt)
     // What was under way inside it when it was killed is lost with it; nothing else is.
     saw('agent killed, through the other hosts', await requests.stop())
-    expectSame(before, await containersOn(target))
-    await expectNothingTwice()
+    expectSame(before, await bed.containersOn(target))
+    await bed.untilNothingTwice()
   })
 
   it('rows 23, 25: a host that is cut off is replaced on the others; when it is back no duplicate is left and survivors stay', async () => {
     // Pinned: copies that run twice for a moment share the dial's load, and would scale.
-    await cli('scale', `${FRONT}=4`)
-    await until(async () => (await settled(FRONT)) === 4, 'four instances')
+    await bed.cli('scale', `${FRONT}=4`)
+    await bed.until(async () => (await settled(FRONT)) === 4, 'four instances')
     const cut = await busiest()
-    const others = lab.hosts.filter((target) => target !== cut)
-    const survivors = (await Promise.all(others.map(containersOn))).flat()
-    const wanted = (await service(FRONT)).desired
+    const others = bed.lab.hosts.filter((target) => target !== cut)
+    const survivors = (await Promise.all(others.map(bed.containersOn))).flat()
+    const wanted = (await bed.service(FRONT)).desired
     const requests = startRequests(
       others.map((target) => `http://${target.address}:${PORT}/`),
       key,
@@ -276,11 +213,11 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
     await pause(1_000)
     const startedAt = performance.now()
     cut.cut()
-    await until(async () => (await node(cut.name)).liveness === 'lost', 'the host to be lost', 30_000)
+    await bed.until(async () => (await node(cut.name)).liveness === 'lost', 'the host to be lost', 30_000)
     figure('cut → lost', startedAt)
-    await until(
+    await bed.until(
       async () => {
-        const running = (await instances()).filter((instance) => instance.routable && instance.node !== nodeOf(cut.name))
+        const running = (await bed.instances()).filter((instance) => instance.routable && instance.node !== nodeOf(cut.name))
         return running.length >= wanted + 2
       },
       'everything to run on the others',
@@ -290,140 +227,90 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
     // What was under way to the host is lost with it; this tells how long that lasts.
     saw('a host cut off, through the others', await requests.stop())
     for (const target of others) expect((await ask(`http://${target.address}:${PORT}/call`, key)).status).toBe(200)
-    expectSame(survivors, (await Promise.all(others.map(containersOn))).flat())
+    expectSame(survivors, (await Promise.all(others.map(bed.containersOn))).flat())
     const healedAt = performance.now()
     cut.heal()
-    await until(async () => (await node(cut.name)).liveness === 'live', 'the host to be back', 60_000)
+    await bed.until(async () => (await node(cut.name)).liveness === 'live', 'the host to be back', 60_000)
     figure('healed → live', healedAt)
-    await until(
-      async () => (await instances()).every((instance) => instance.goal === 'run' && instance.routable),
+    await bed.until(
+      async () => (await bed.instances()).every((instance) => instance.goal === 'run' && instance.routable),
       'no instance to be left over',
       60_000,
     )
     figure('healed → no duplicate left', healedAt)
-    expectSame(survivors, (await Promise.all(others.map(containersOn))).flat())
-    await expectNothingTwice()
+    expectSame(survivors, (await Promise.all(others.map(bed.containersOn))).flat())
+    await bed.untilNothingTwice()
   })
 
   it('ps, logs, explain and nodes tell what runs; a drain moves instances without a failed request; uncordon takes the node back', async () => {
-    expect(await cli('ps', 'shop')).toMatch(/shop\/front\/\d+\/\d+ +n-\S+ +ready/)
-    expect(await cli('logs', FRONT, '--tail', '20')).toMatch(/shop\/front\/\d+\/\d+ serves version 2/)
-    expect(await cli('explain', FRONT)).toMatch(/shop\/front/)
-    expect(await cli('nodes')).toMatch(/h1/)
+    expect(await bed.cli('ps', 'shop')).toMatch(/shop\/front\/\d+\/\d+ +n-\S+ +ready/)
+    expect(await bed.cli('logs', FRONT, '--tail', '20')).toMatch(/shop\/front\/\d+\/\d+ serves version 2/)
+    expect(await bed.cli('explain', FRONT)).toMatch(/shop\/front/)
+    expect(await bed.cli('nodes')).toMatch(/h1/)
     const target = (await busiest()).name
     const requests = startRequests(everyHost(), key, 300)
     await pause(500)
     const startedAt = performance.now()
-    await cli('node', 'drain', nodeOf(target), '--reason', 'test')
-    await until(async () => (await node(target)).availability === 'drained', `${target} to be drained`, 60_000)
+    await bed.cli('node', 'drain', nodeOf(target), '--reason', 'test')
+    await bed.until(async () => (await node(target)).availability === 'drained', `${target} to be drained`, 60_000)
     figure('drain of a node under load', startedAt)
-    expect((await containersOn(host(target))).length).toBe(0)
+    expect((await bed.containersOn(bed.host(target))).length).toBe(0)
     await pause(500)
     const report = await requests.stop()
     saw('drain', report)
     expect(report.failures).toEqual([])
-    await cli('node', 'uncordon', nodeOf(target))
+    await bed.cli('node', 'uncordon', nodeOf(target))
     expect((await node(target)).availability).toBe('active')
-    await cli('scale', `${FRONT}=auto`)
-    expect((await service(FRONT)).pinned).toBe(null)
+    await bed.cli('scale', `${FRONT}=auto`)
+    expect((await bed.service(FRONT)).pinned).toBe(null)
   })
 
   it('a fourth host becomes a node by its user data alone, bought because work did not fit, and is given back', async () => {
     const startedAt = performance.now()
-    await up(batchFile(10), 'batch', false)
-    await until(async () => (await machines()).some((machine) => machine.phase !== 'gone'), 'a machine to be bought', 30_000)
-    expect(await cli('explain', 'batch/job')).toMatch(/batch\/job/)
-    await until(() => cloud.machines.length > 0, 'the order to reach the cloud', 60_000)
+    await bed.up('batch', batchFile(10), false)
+    await bed.until(
+      async () => (await bed.machines()).some((machine) => machine.phase !== 'gone'),
+      'a machine to be bought',
+      30_000,
+    )
+    expect(await bed.cli('explain', 'batch/job')).toMatch(/batch\/job/)
+    await bed.until(() => bed.cloud.machines.length > 0, 'the order to reach the cloud', 60_000)
     const bootedAt = performance.now()
     figure('work does not fit → the host has booted and has its user data', startedAt)
-    await until(async () => (await liveNodes()).length === 4, 'the fourth host to join', 90_000)
+    await bed.until(async () => (await bed.liveNodes()).length === 4, 'the fourth host to join', 90_000)
     figure('user data → joined and live', bootedAt)
-    await until(async () => (await service('batch/job')).ready === 10, 'all the work to run', 60_000)
+    await bed.until(async () => (await bed.service('batch/job')).ready === 10, 'all the work to run', 60_000)
     figure('work does not fit → all of it runs', startedAt)
-    const bought = cloud.machines[0]
+    const bought = bed.cloud.machines[0]
     if (!bought) throw new Error('nothing was bought')
     expect(bought.host.run(['sh', '-c', 'ls /etc/rubato; cat /etc/rubato/agent.yaml'])).not.toMatch(/rbtj_/)
     expect((await ask(`http://${bought.host.address}:${PORT}/`, key)).status, 'its gateway serves published ports').toBe(200)
     const fellAt = performance.now()
-    await cli('scale', 'batch/job=1')
-    await until(
-      async () => (await machines()).every((machine) => machine.phase === 'gone'),
+    await bed.cli('scale', 'batch/job=1')
+    await bed.until(
+      async () => (await bed.machines()).every((machine) => machine.phase === 'gone'),
       'the machine to be given back',
       120_000,
     )
     figure('work gone → machine given back', fellAt)
-    expect(cloud.machines.filter((machine) => !machine.deleted)).toEqual([])
-    expect((await liveNodes()).length).toBe(3)
-    expect((await service('batch/job')).ready).toBe(1)
+    expect(bed.cloud.machines.filter((machine) => !machine.deleted)).toEqual([])
+    expect((await bed.liveNodes()).length).toBe(3)
+    expect((await bed.service('batch/job')).ready).toBe(1)
   })
 
   it('down removes the apps and leaves no container behind', async () => {
-    await cli('down', 'batch')
-    await cli('down', 'shop')
-    await until(async () => (await allContainers()).length === 0, 'every container to be gone', 60_000)
-    expect(await instances()).toEqual([])
+    await bed.cli('down', 'batch')
+    await bed.cli('down', 'shop')
+    await bed.until(async () => (await bed.allContainers()).length === 0, 'every container to be gone', 60_000)
+    expect(await bed.instances()).toEqual([])
   })
 
   /* ---- what the tests are made of ---- */
 
-  /** As the lab's, and tells what there was when the wait was in vain. */
-  async function until(
-    condition: () => boolean | Promise<boolean>,
-    what: string,
-    limitMs = 60_000,
-    everyMs = 100,
-  ): Promise<void> {
-    try {
-      await untilPlain(condition, what, limitMs, everyMs)
-    } catch (error) {
-      for (const args of [['ps'], ['ps', '-s'], ['nodes'], ['events', '--tail', '25']]) say((await coordinator.cli(args)).stdout)
-      throw error
-    }
-  }
-
   /** Sets the demand and waits until that many instances run, none more. */
   async function settleAt(totalPercent: number, count: number): Promise<void> {
-    dial.set(FRONT, totalPercent)
-    await until(async () => (await settled(FRONT)) === count, `${count} instances`, 90_000)
-  }
-
-  async function join_(target: Host): Promise<void> {
-    const token = (await cli('token', 'join', '--label', `rack=${target.name}`)).trim().split('\n').at(-1) ?? ''
-    expect(token).toMatch(/^rbtj_/)
-    writeFileSync(join(target.dir, 'join.token'), token, { mode: 0o600 })
-    startAgent(target)
-  }
-
-  function startAgent(target: Host): void {
-    const settings = {
-      'state-dir': '/var/lib/rubato-agent',
-      'token-file': join(target.dir, 'join.token'),
-      urls: coordinator.url,
-      engine: 'docker',
-      'capacity-cpus': '2',
-      'capacity-memory': '2G',
-      hostname: target.name,
-    }
-    agents.set(
-      target.name,
-      target.start('agent', [
-        process.execPath,
-        join(ROOT, 'agent', 'main.ts'),
-        ...Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]),
-      ]),
-    )
-  }
-
-  async function cli(...args: string[]): Promise<string> {
-    const { code, stdout, stderr } = await coordinator.cli(args)
-    if (code !== 0) throw new Error(`rubato ${args.join(' ')} exited ${code}: ${stderr}${stdout}`)
-    return stdout
-  }
-
-  async function up(text: string, name = 'shop', wait = true): Promise<void> {
-    const file = join(dir, `${name}.yaml`)
-    writeFileSync(file, text)
-    await cli('up', '-f', file, '-p', name, ...(wait ? ['--timeout', '120'] : ['--detach']))
+    bed.dial.set(FRONT, totalPercent)
+    await bed.until(async () => (await settled(FRONT)) === count, `${count} instances`, 90_000)
   }
 
   function appFile(change: { version?: string; broken?: boolean; image?: string }): string {
@@ -431,9 +318,9 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
     const health = '{ interval: 1s, timeout: 2s, retries: 3, start_period: 10s, start_interval: 200ms }'
     return `services:
   front:
-    image: ${change.image ?? IMAGE}
+    image: ${change.image ?? WORKER_IMAGE}
     command: ["/usr/bin/node", "/app.mjs"]
-    environment: { VERSION: "${change.version ?? '1'}", BACK: "http://back:8080/", DIAL: "${dial.url}", BROKEN: "${change.broken ? 1 : 0}" }
+    environment: { VERSION: "${change.version ?? '1'}", BACK: "http://back:8080/", DIAL: "${bed.dial.url}", BROKEN: "${change.broken ? 1 : 0}" }
     ports: [{ target: 8080, published: "${PORT}", app_protocol: http }]
     depends_on: { back: { condition: service_healthy } }
     stop_grace_period: 5s
@@ -448,7 +335,7 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
       drain: 5s
       progressDeadline: 8s
   back:
-    image: ${IMAGE}
+    image: ${WORKER_IMAGE}
     command: ["/usr/bin/node", "/app.mjs"]
     expose: ["8080"]
     stop_grace_period: 5s
@@ -463,7 +350,7 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
   function batchFile(replicas: number): string {
     return `services:
   job:
-    image: ${IMAGE}
+    image: ${WORKER_IMAGE}
     command: ["/usr/bin/node", "/app.mjs"]
     stop_grace_period: 1s
     deploy: { replicas: ${replicas}, resources: { reservations: { cpus: "0.6", memory: 64M } } }
@@ -474,16 +361,16 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
   async function expectRolledBack(text: string): Promise<void> {
     await settleAt(230, 4)
     // Pinned: on a busy machine a late report looks like more load for the others, and to scale down may take an old instance.
-    await cli('scale', `${FRONT}=4`)
-    const before = await instances(FRONT)
+    await bed.cli('scale', `${FRONT}=4`)
+    const before = await bed.instances(FRONT)
     const requests = startRequests(everyHost(), key, 200)
     const startedAt = performance.now()
-    writeFileSync(join(dir, 'bad.yaml'), text)
-    const { code, stderr } = await coordinator.cli(['up', '-f', join(dir, 'bad.yaml'), '-p', 'shop', '--timeout', '120'])
+    writeFileSync(join(bed.dir, 'bad.yaml'), text)
+    const { code, stderr } = await bed.coordinator.cli(['up', '-f', join(bed.dir, 'bad.yaml'), '-p', 'shop', '--timeout', '120'])
     expect(code, stderr).not.toBe(0)
-    await until(
+    await bed.until(
       async () => {
-        const now = await instances(FRONT)
+        const now = await bed.instances(FRONT)
         return now.length === before.length && now.every((instance) => instance.routable)
       },
       'the rollback to be complete',
@@ -494,95 +381,44 @@ describe.skipIf(!isRootOnDebian())('three hosts, each with its own engine', { ti
     saw('bad update', report)
     expect(report.failures).toEqual([])
     for (const answer of report.texts.keys()) expect(JSON.parse(answer)).toMatchObject({ version: '2' })
-    const events = await coordinator.get<{ items: EventView[] }>('/v1/events?limit=200')
+    const { items } = await bed.coordinator.get<{ items: EventView[] }>('/v1/events?limit=200')
     expect(
-      events.items.some((event) => /roll/i.test(event.type) && event.severity !== 'info'),
+      items.some((event) => /roll/i.test(event.type) && event.severity !== 'info'),
       'an event says so',
     ).toBe(true)
-    const now = await instances(FRONT)
+    const now = await bed.instances(FRONT)
     expect(
       now.filter((instance) => before.some((old) => old.id === instance.id)).length,
       'no old instance was stopped for it',
     ).toBe(before.length)
-    await cli('scale', `${FRONT}=auto`)
+    await bed.cli('scale', `${FRONT}=auto`)
   }
 
-  const everyHost = () => lab.hosts.slice(0, 3).map((target) => `http://${target.address}:${PORT}/`)
-  const liveNodes = async () =>
-    (await coordinator.get<{ items: NodeView[] }>('/v1/nodes')).items.filter((one) => one.liveness === 'live')
-  const node = (name: string) => coordinator.get<NodeView>(`/v1/nodes/${nodeOf(name)}`)
-  const machines = async () => (await coordinator.get<{ items: MachineView[] }>('/v1/machines')).items
-  const service = (id: string) => coordinator.get<ServiceView>(`/v1/services/${id}`)
-  const instances = async (id?: string) =>
-    (await coordinator.get<{ items: InstanceView[] }>('/v1/instances?limit=500')).items.filter(
-      (instance) => id === undefined || `${instance.app}/${instance.service}` === id,
-    )
+  const everyHost = () => bed.lab.hosts.slice(0, 3).map((target) => `http://${target.address}:${PORT}/`)
+  const nodeOf = (name: string) => nodeIds.get(name) ?? ''
+  const node = (name: string) => bed.coordinator.get<NodeView>(`/v1/nodes/${nodeOf(name)}`)
 
   /** How many instances there are once none starts or stops; NaN before. */
   async function settled(id: string): Promise<number> {
-    const [now, all] = [await service(id), await instances(id)]
+    const [now, all] = [await bed.service(id), await bed.instances(id)]
     return all.length === now.desired && now.ready === now.desired ? all.length : Number.NaN
   }
 
-  async function containersOn(target: Host): Promise<readonly Container[]> {
-    const filters = encodeURIComponent(JSON.stringify({ label: ['rubato.cluster'] }))
-    const listed = (await engineRequest(target.dockerSocket, 'GET', `/containers/json?filters=${filters}`)) as { Id: string }[]
-    const found = await Promise.all(
-      listed.map(async ({ Id }): Promise<Container | null> => {
-        const seen = (await engineRequest(target.dockerSocket, 'GET', `/containers/${Id}/json`).catch(() => null)) as {
-          Config: { Labels: Record<string, string> }
-          State: { StartedAt: string }
-          NetworkSettings: { Networks: Record<string, { IPAddress: string }> }
-        } | null
-        return seen === null
-          ? null
-          : {
-              instance: seen.Config.Labels['rubato.instance'] ?? '',
-              id: Id,
-              startedAt: seen.State.StartedAt,
-              address: Object.values(seen.NetworkSettings.Networks)[0]?.IPAddress ?? '',
-            }
-      }),
-    )
-    return found.filter((container) => container !== null).sort((a, b) => (a.instance < b.instance ? -1 : 1))
-  }
-
   async function busiest(): Promise<Host> {
-    const counts = await Promise.all(lab.hosts.map(async (target) => ({ target, count: (await containersOn(target)).length })))
+    const counts = await Promise.all(
+      bed.lab.hosts.map(async (target) => ({ target, count: (await bed.containersOn(target)).length })),
+    )
     const [first] = counts.sort((a, b) => b.count - a.count)
     if (!first || first.count === 0) throw new Error('nothing runs')
     return first.target
   }
 
-  const allContainers = async () => (await Promise.all(lab.hosts.filter((target) => target.running).map(containersOn))).flat()
-
   /** Each of `before` still runs: same container, same start. */
-  function expectSame(before: readonly Container[], after: readonly Container[]): void {
+  function expectSame(before: readonly BedContainer[], after: readonly BedContainer[]): void {
     const now = new Map(after.map((container) => [container.instance, container]))
     for (const container of before) expect(now.get(container.instance), container.instance).toEqual(container)
   }
-
-  /** What runs in the engines is what the coordinator knows, each once. */
-  async function expectNothingTwice(): Promise<void> {
-    await until(
-      async () => {
-        const running = (await allContainers()).map((container) => container.instance).sort()
-        const known = (await instances()).map((instance) => instance.id).sort()
-        return JSON.stringify(running) === JSON.stringify(known)
-      },
-      'engines and coordinator to agree',
-      30_000,
-    )
-  }
 })
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`)
-}
-
-function figure(name: string, startedAt: number): void {
-  say(`figure: ${name}: ${((performance.now() - startedAt) / 1000).toFixed(2)} s`)
-}
 
 function saw(what: string, report: RequestsReport): void {
   say(`figure: ${what}: ${report.ok} requests ok (${report.perSecond}/s), ${report.failed} failed`)

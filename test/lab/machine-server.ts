@@ -9,7 +9,10 @@ export interface LabMachine {
   readonly name: string
   readonly host: Host
   readonly pool: string
+  /** When its creation was first asked for, when it had booted, and when its user data began to run (null before), epoch ms. */
+  readonly orderedAtMs: number
   readonly createdAtMs: number
+  bootedAtMs: number | null
   deleted: boolean
 }
 
@@ -70,13 +73,19 @@ export async function startMachineServer(
     deleteGate: null,
   }
   const make = async (name: string, pool: string, userData: string): Promise<LabMachine> => {
+    const orderedAtMs = Date.now()
     const host = await hosts.addHost()
     await prepare(host)
-    const machine: LabMachine = { id: `vm-${host.name}`, name, host, pool, createdAtMs: Date.now(), deleted: false }
+    const createdAtMs = Date.now()
+    const id = `vm-${host.name}`
+    const machine: LabMachine = { id, name, host, pool, orderedAtMs, createdAtMs, bootedAtMs: null, deleted: false }
     machines.push(machine)
     const file = join(host.dir, 'user-data')
     writeFileSync(file, userData, { mode: 0o600 })
-    const boot = () => void (host.running && host.start('user-data', ['sh', file]))
+    const boot = () => {
+      machine.bootedAtMs = Date.now()
+      if (host.running) host.start('user-data', ['sh', file])
+    }
     if (levers.bootGate) void levers.bootGate.then(boot)
     else boot()
     return machine

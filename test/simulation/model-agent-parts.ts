@@ -72,6 +72,8 @@ export function modelMeter(view: AgentView, loadOf: (instance: string) => number
         instances,
       }
     },
+    // Nothing is pushed here.
+    moved: () => [],
   }
 }
 
