@@ -32,6 +32,9 @@ export interface ClusterBedOptions {
   /** Settings of the coordinator beside `providers`; the cloud is provider `lab`. */
   readonly settings: Readonly<Record<string, unknown>>
   readonly offerings: Readonly<Record<string, unknown>>
+  /** A provider `hasty`, too: the same cloud, given up on after this long. */
+  readonly hastyTimeout?: string
+  readonly coordinatorEnvironment?: Readonly<Record<string, string>>
 }
 
 export interface BedContainer {
@@ -45,8 +48,6 @@ export interface AgentOptions {
   readonly cpus: number
   readonly memory: string
   readonly environment?: Readonly<Record<string, string>>
-  /** Goes before the agent's own command: `strace …`, `faketime …`. */
-  readonly under?: readonly string[]
 }
 
 /** Everything of ours that is on this machine and on the hosts, in a stable order: equal before and after means nothing leaked. */
@@ -119,7 +120,7 @@ export async function startClusterBed(options: ClusterBedOptions): Promise<Clust
     copyFileSync(buildAgentIfStale(say), join(binaries, 'rubato-agent-linux-x64'))
     writeNodeRootfs(image, join(ROOT, 'test', 'lab', 'worker.mjs'))
     const hasImage = (target: Host) => importTar(target.dockerSocket, image, WORKER_IMAGE, NODE_IMAGE_COMMAND)
-    const { id, net, bridgeNet } = options
+    const { id, net, bridgeNet, offerings, hastyTimeout } = options
     const lab = await createHosts({ id, net, bridgeNet, count: options.hosts, dir: join(dir, 'hosts') })
     cleanups.push(() => lab.down())
     cleanups.push(() => keepLogs(dir))
@@ -134,10 +135,16 @@ export async function startClusterBed(options: ClusterBedOptions): Promise<Clust
       port: 7600,
       catalogPort: 7650,
       dnsPort: 7653,
+      environment: options.coordinatorEnvironment ?? {},
       settings: {
         agentBinaryDir: binaries,
         ...options.settings,
-        providers: { lab: { kind: 'exec', command: cloud.command, offerings: options.offerings } },
+        providers: {
+          lab: { kind: 'exec', command: cloud.command('lab'), offerings },
+          ...(hastyTimeout === undefined
+            ? {}
+            : { hasty: { kind: 'exec', command: cloud.command('hasty'), offerings, createTimeout: hastyTimeout } }),
+        },
       },
     })
     cleanups.push(() => coordinator.stop())
@@ -167,7 +174,7 @@ export async function startClusterBed(options: ClusterBedOptions): Promise<Clust
         writeFileSync(tokenFile(target), token, { mode: 0o600 })
         bed.startAgent(target, agentOptions)
       },
-      startAgent(target, { cpus, memory, environment = {}, under = [] }) {
+      startAgent(target, { cpus, memory, environment = {} }) {
         const settings = {
           'state-dir': '/var/lib/rubato-agent',
           'token-file': tokenFile(target),
@@ -178,7 +185,7 @@ export async function startClusterBed(options: ClusterBedOptions): Promise<Clust
           hostname: target.name,
         }
         const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value])
-        const command = [...under, process.execPath, join(ROOT, 'agent', 'main.ts'), ...flags]
+        const command = [process.execPath, join(ROOT, 'agent', 'main.ts'), ...flags]
         const agent = target.start('agent', command, environment)
         agents.set(target.name, agent)
         return agent
@@ -314,13 +321,4 @@ export function say(line: string): void {
 /** Prints what was measured: seconds from one monotonic time to another, by default now. */
 export function figure(name: string, fromMs: number, toMs = performance.now()): void {
   say(`figure: ${name}: ${((toMs - fromMs) / 1000).toFixed(2)} s`)
-}
-
-/** Something to wait for until the test lets it happen. */
-export function closedGate(): { readonly promise: Promise<void>; open(): void } {
-  let open: () => void = () => {}
-  const promise = new Promise<void>((resolve) => {
-    open = resolve
-  })
-  return { promise, open }
 }

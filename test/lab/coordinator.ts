@@ -38,6 +38,8 @@ export interface CoordinatorOptions {
   readonly dnsPort: number
   /** Settings beside the listeners, as in the config file. */
   readonly settings?: Readonly<Record<string, unknown>>
+  /** Of its process, beside what this one has. */
+  readonly environment?: Readonly<Record<string, string>>
 }
 
 export async function startCoordinator(options: CoordinatorOptions): Promise<CoordinatorProcess> {
@@ -146,6 +148,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       const out = openSync(log, 'a')
       child = spawn(process.execPath, [join(ROOT, 'coordinator', 'main.ts'), 'coordinator', '--config', configFile], {
         stdio: ['ignore', out, out],
+        env: { ...process.env, ...options.environment },
       })
       closeSync(out)
       const started = child

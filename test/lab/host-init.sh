@@ -28,8 +28,13 @@ fi
 hostname "$name"
 printf '127.0.0.1 localhost\n%s %s\n' "$address" "$name" >/run/hosts
 mount --bind /run/hosts /etc/hosts
-rm -f "$dir/docker.sock"
-dockerd --bip "$bridge" -H unix:///var/run/docker.sock -H "unix://$dir/docker.sock" >>"$dir/dockerd.log" 2>&1 &
+rm -f "$dir/docker.sock" "$dir/engine-off"
+# The engine is started again when it ends, as an init system would, unless a test wants it down.
+while :; do
+  dockerd --bip "$bridge" -H unix:///var/run/docker.sock -H "unix://$dir/docker.sock" >>"$dir/dockerd.log" 2>&1
+  while [ -e "$dir/engine-off" ]; do sleep 0.1; done
+  sleep 0.2
+done &
 echo ready >"$dir/booted"
 trap : TERM INT HUP
 while :; do wait || :; sleep 3600 & done

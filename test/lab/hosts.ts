@@ -20,6 +20,9 @@ export interface Host {
   /** Drops all packets between this host and the others and this machine. */
   cut(): void
   heal(): void
+  /** kill -9 of the engine; its containers run on. It stays down until it is started again, and then kills what it finds running. */
+  killEngine(): void
+  startEngine(): Promise<void>
   /** Power off: every process of it dies at once. */
   crash(): Promise<void>
   boot(): Promise<void>
@@ -135,6 +138,13 @@ function makeHost(settings: HostSettings): Host {
   }
   const inNet = (argv: readonly string[]) => execFileSync('nsenter', [`--net=/run/netns/${ns}`, '--', ...argv], { stdio: 'pipe' })
 
+  const engineAnswers = () =>
+    until(
+      () => spawnSync('curl', ['-fs', '--max-time', '2', '--unix-socket', socket, 'http://d/_ping']).status === 0,
+      `the engine of ${ns} (see ${dir}/dockerd.log)`,
+      60_000,
+    )
+
   const host: Host = {
     name,
     address,
@@ -184,6 +194,16 @@ function makeHost(settings: HostSettings): Host {
     },
     heal() {
       inNet(['iptables', '-w', '-t', 'raw', '-F'])
+    },
+    killEngine() {
+      writeFileSync(join(dir, 'engine-off'), '')
+      // A containerd that outlives its engine answers the next one no more.
+      host.run(['sh', '-c', 'kill -9 $(cat /run/docker.pid /run/docker/containerd/containerd.pid); rm -f /run/docker.pid'])
+      rmSync(socket, { force: true })
+    },
+    async startEngine() {
+      rmSync(join(dir, 'engine-off'), { force: true })
+      await engineAnswers()
     },
     async crash() {
       if (init === null) return
@@ -243,11 +263,7 @@ function makeHost(settings: HostSettings): Host {
       await until(() => existsSync(join(dir, 'booted')), `${ns} to boot (see ${dir}/init.log)`, 30_000)
       init = { pid: childOf(child.pid ?? 0) }
       joinCgroups(init.pid)
-      await until(
-        () => spawnSync('curl', ['-fs', '--max-time', '2', '--unix-socket', socket, 'http://d/_ping']).status === 0,
-        `the engine of ${ns} (see ${dir}/dockerd.log)`,
-        60_000,
-      )
+      await engineAnswers()
     },
   }
   return host

@@ -9,6 +9,7 @@ export interface LabMachine {
   readonly name: string
   readonly host: Host
   readonly pool: string
+  readonly account: string
   /** When its creation was first asked for, when it had booted, and when its user data began to run (null before), epoch ms. */
   readonly orderedAtMs: number
   readonly createdAtMs: number
@@ -16,32 +17,45 @@ export interface LabMachine {
   deleted: boolean
 }
 
+/** How the cloud's command treats those who want a machine of a pool. */
+export type Oddity =
+  | { readonly kind: 'refuses'; readonly exit: number; readonly message: string }
+  | { readonly kind: 'hangs' }
+  /** It makes the machine and prints something else. */
+  | { readonly kind: 'talks rubbish' }
+  /** It makes the machine and exits as if it had not. */
+  | { readonly kind: 'fails after success'; readonly exit: number }
+
 /** What the cloud does to its callers; each takes effect with the next call. */
 export interface MachineLevers {
-  /** Answers `create` for that pool instead of making a machine. */
-  readonly refuse: Map<string, { readonly exit: number; readonly message: string }>
+  /** By pool. */
+  readonly odd: Map<string, Oddity>
   /** The next so many creations are refused with "try again". */
   refuseNext: number
-  /** The next so many creations are carried out and never answered. */
-  loseReplies: number
-  /** Awaited before a machine is made, before its user data runs, and before it is deleted. */
-  createGate: Promise<void> | null
-  bootGate: Promise<void> | null
-  deleteGate: Promise<void> | null
 }
 
+/** Where calls can be held: before a machine is made, before that is answered, before its user data runs, before and after its deletion. */
+export type Stage = 'asked' | 'made' | 'boot' | 'delete' | 'deleted'
+
 export interface MachineServer {
-  /** Program and arguments of the provider's command. */
-  readonly command: readonly string[]
+  /** Program and arguments of a provider's command; accounts see their own machines only. */
+  command(account: string): readonly string[]
   /** Every machine there ever was. */
   readonly machines: readonly LabMachine[]
   readonly levers: MachineLevers
   /** `create my-name`, `delete vm-h2` …, in order, as they came in. */
   readonly calls: readonly string[]
+  /** Holds whatever comes to that stage until the function that it returns is called. */
+  hold(stage: Stage): () => void
+  /** How many calls are held, or have passed, at that stage. */
+  reached(stage: Stage): number
+  /** kill -9 of the provider's commands that are running now with that verb, up to `limit`; what they asked for goes on. Returns how many. */
+  killCommands(verb: string, limit?: number): number
   stop(): Promise<void>
 }
 
 interface Input {
+  readonly account: string
   readonly id?: string | null
   readonly name?: string
   readonly pool?: string
@@ -64,30 +78,29 @@ export async function startMachineServer(
   const making = new Map<string, Promise<LabMachine>>()
   const deleting = new Set<Promise<void>>()
   const calls: string[] = []
-  const levers: MachineLevers = {
-    refuse: new Map(),
-    refuseNext: 0,
-    loseReplies: 0,
-    createGate: null,
-    bootGate: null,
-    deleteGate: null,
+  const levers: MachineLevers = { odd: new Map(), refuseNext: 0 }
+  const gates = new Map<Stage, Promise<void>>()
+  const reached = new Map<Stage, number>()
+  /** Commands that wait for their answer, by process id. */
+  const waiting = new Map<number, string>()
+  const pass = async (stage: Stage) => {
+    reached.set(stage, (reached.get(stage) ?? 0) + 1)
+    await gates.get(stage)
   }
-  const make = async (name: string, pool: string, userData: string): Promise<LabMachine> => {
+  const make = async ({ name = '', pool = '', account, userData = '' }: Input): Promise<LabMachine> => {
     const orderedAtMs = Date.now()
     const host = await hosts.addHost()
     await prepare(host)
     const createdAtMs = Date.now()
     const id = `vm-${host.name}`
-    const machine: LabMachine = { id, name, host, pool, orderedAtMs, createdAtMs, bootedAtMs: null, deleted: false }
+    const machine: LabMachine = { id, name, host, pool, account, orderedAtMs, createdAtMs, bootedAtMs: null, deleted: false }
     machines.push(machine)
     const file = join(host.dir, 'user-data')
     writeFileSync(file, userData, { mode: 0o600 })
-    const boot = () => {
+    void pass('boot').then(() => {
       machine.bootedAtMs = Date.now()
       if (host.running) host.start('user-data', ['sh', file])
-    }
-    if (levers.bootGate) void levers.bootGate.then(boot)
-    else boot()
+    })
     return machine
   }
   const view = (machine: LabMachine) => ({
@@ -98,39 +111,40 @@ export async function startMachineServer(
     createdAt: machine.createdAtMs,
   })
   const verbs: Readonly<Record<string, (input: Input) => Promise<Answer>>> = {
-    async create({ name = '', pool = '', userData = '' }) {
-      if (levers.createGate) await levers.createGate
-      const refusal = levers.refuse.get(pool)
-      if (refusal) return { exit: refusal.exit, output: {}, message: refusal.message }
+    async create(input) {
+      const { name = '', pool = '' } = input
+      await pass('asked')
+      const odd = levers.odd.get(pool)
+      if (odd?.kind === 'refuses') return { exit: odd.exit, output: {}, message: odd.message }
+      if (odd?.kind === 'hangs') await new Promise(() => {})
       if (levers.refuseNext > 0) {
         levers.refuseNext -= 1
         return { exit: 13, output: { retryAfterMs: 100 }, message: 'the cloud is busy' }
       }
       const known = machines.find((machine) => machine.name === name && !machine.deleted)
-      if (known) return { exit: 0, output: view(known) }
-      const made = making.get(name) ?? make(name, pool, userData)
+      const made = making.get(name) ?? (known ? Promise.resolve(known) : make(input))
       making.set(name, made)
       const machine = await made.finally(() => making.delete(name))
-      if (levers.loseReplies > 0) {
-        levers.loseReplies -= 1
-        await new Promise(() => {})
-      }
-      return { exit: 0, output: view(machine) }
+      await pass('made')
+      if (odd?.kind === 'talks rubbish') return { exit: 0, output: 'Created. Have a nice day!' }
+      return { exit: odd?.kind === 'fails after success' ? odd.exit : 0, output: view(machine), message: odd?.kind ?? '' }
     },
     async delete({ id, name }) {
       const unfinished = making.get(name ?? '')
       if (unfinished) await unfinished
       const machine = machines.find((candidate) => !candidate.deleted && (id ? candidate.id === id : candidate.name === name))
       if (!machine) return { exit: 12, output: {}, message: `there is no ${id}` }
-      if (levers.deleteGate) await levers.deleteGate
+      await pass('delete')
       const done = machine.deleted ? Promise.resolve() : machine.host.remove()
       machine.deleted = true
       deleting.add(done)
       await done.finally(() => deleting.delete(done))
+      await pass('deleted')
       return { exit: 0, output: {} }
     },
-    async list() {
-      return { exit: 0, output: { complete: true, machines: machines.filter((machine) => !machine.deleted).map(view) } }
+    async list({ account }) {
+      const own = machines.filter((machine) => !machine.deleted && machine.account === account)
+      return { exit: 0, output: { complete: true, machines: own.map(view) } }
     },
   }
   const server = createServer((request, response) => {
@@ -139,8 +153,11 @@ export async function startMachineServer(
       text += chunk
     })
     request.on('end', () => {
-      const input = JSON.parse(text) as Input
+      const input: Input = { ...(JSON.parse(text) as Input), account: String(request.headers['x-account']) }
       calls.push(`${(request.url ?? '').slice(1)} ${input.id ?? input.name ?? ''}`)
+      const pid = Number(request.headers['x-pid'])
+      waiting.set(pid, (request.url ?? '').slice(1))
+      response.on('close', () => waiting.delete(pid))
       const verb = verbs[(request.url ?? '').slice(1)]
       const answer: Promise<Answer> = verb
         ? verb(input)
@@ -154,10 +171,24 @@ export async function startMachineServer(
   rmSync(socket, { force: true })
   await new Promise<void>((resolve) => server.listen(socket, resolve))
   return {
-    command: [process.execPath, join(import.meta.dirname, 'exec-hosts.mjs'), socket],
+    command: (account) => [process.execPath, join(import.meta.dirname, 'exec-hosts.mjs'), socket, account],
     machines,
     levers,
     calls,
+    hold(stage) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      gates.set(stage, promise)
+      return () => {
+        if (gates.get(stage) === promise) gates.delete(stage)
+        resolve()
+      }
+    },
+    reached: (stage) => reached.get(stage) ?? 0,
+    killCommands(verb, limit = Number.POSITIVE_INFINITY) {
+      const pids = [...waiting].filter(([, of]) => of === verb).map(([pid]) => pid)
+      for (const pid of pids.slice(0, limit)) process.kill(pid, 'SIGKILL')
+      return Math.min(limit, pids.length)
+    },
     async stop() {
       await Promise.allSettled([...making.values(), ...deleting])
       server.closeAllConnections()

@@ -20,6 +20,8 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   'nginx-light': '/usr/sbin/nginx',
   haproxy: '/usr/sbin/haproxy',
   'bind9-dnsutils': '/usr/bin/dig',
+  strace: '/usr/bin/strace',
+  libfaketime: `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu/faketime/libfaketimeMT.so.1`,
 }
 
 export function isRootOnDebian(): boolean {
