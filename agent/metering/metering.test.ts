@@ -178,6 +178,46 @@ describe('meter', () => {
     expect((await meter.sample()).instances[0]).toMatchObject({ cpuMillis: 100, loadPercent: 10 })
   })
 
+  it('tells a pushed load that moved far at once, twice a second at most, and counts nothing twice', async () => {
+    const clock = virtualClock()
+    const loadInbox = createLoadInbox(clock)
+    const load = [{ kind: 'custom' as const }]
+    const instance: MeteredInstance = {
+      instance: 'shop/web/1/1',
+      ids: [],
+      load,
+      limits: {},
+      reservations: {},
+      address: null,
+      portMap: {},
+    }
+    const meter = createMeter({
+      stats: async () => [],
+      takeFlows: () => [flow],
+      loadInbox,
+      instances: () => [instance],
+      puller: { setTargets() {}, stop() {} },
+      proc,
+      clock,
+      logger: silentLogger(),
+    })
+    const push = (loadPercent: number) => loadInbox.set('shop/web/1/1', { loadPercent, demand: null })
+    push(30)
+    expect(meter.moved(), 'never sampled').toEqual([])
+    await meter.sample()
+    push(38)
+    expect(meter.moved(), 'noise').toEqual([])
+    push(95)
+    expect(meter.moved()).toMatchObject([{ instance: 'shop/web/1/1', loadPercent: 95, inFlight: 3, requests: 0, rxBytes: 0 }])
+    expect(meter.moved(), 'told already').toEqual([])
+    await clock.advance(200)
+    push(10)
+    expect(meter.moved(), 'too soon').toEqual([])
+    await clock.advance(300)
+    expect(meter.moved()).toMatchObject([{ loadPercent: 10 }])
+    expect((await meter.sample()).instances[0]).toMatchObject({ loadPercent: 10, requests: 7 })
+  })
+
   it('reads the host from /proc, leaving out loopback and bridges', async () => {
     expect(parseCpuTicks('cpu  10 0 10 70 10 0 0 0 0 0\ncpu0 1\ncpu1 1\n')).toEqual({ busy: 20, total: 100, cores: 2 })
     const net = 'Inter-|\n face |\n    lo: 9 0 0 0 0 0 0 0 9 0\n  eth0: 100 1 0 0 0 0 0 0 200 1 0\nveth1: 5 0 0 0 0 0 0 0 5 0\n'

@@ -51,14 +51,14 @@ const MAX_SAMPLES = 512
 const MAX_DEMAND = 10_000
 /** Mean load from which instances hide demand. */
 const FULL_PERCENT = 98
-/** A jump counts when it held this part of the window: two reports of the usual two seconds in the usual window of 30 s. */
-const SUSTAINED_SHARE = 1 / 8
+/** A jump counts when it held this part of the window: 2 s of the usual 30 s, by which two reports of the usual two seconds show it. */
+const SUSTAINED_SHARE = 1 / 15
 
 /** A window over `windowMs`, and over `downWindowMs` for the peak. */
 export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWindow {
   const spanMs = Math.max(windowMs, downWindowMs)
   const everyMs = Math.max(SAMPLE_MS, Math.ceil(spanMs / (MAX_SAMPLES - 12)))
-  const sustainedMs = Math.max(3 * everyMs, windowMs * SUSTAINED_SHARE)
+  const sustainedMs = Math.max(2 * everyMs, windowMs * SUSTAINED_SHARE)
   /** A longer silence of ours is a gap: what happened in it is not known. */
   const gapMs = 5 * everyMs
   const cost = createRequestCost()

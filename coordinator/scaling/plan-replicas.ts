@@ -22,7 +22,7 @@ export interface LoadSummary {
   readonly completeMs: number
   /** Every ready instance tells its backlog: a full instance does not hide demand. */
   readonly backlogKnown: boolean
-  /** The least sum of loads within the last moments (an eighth of the window); null when a report was missing in them. */
+  /** The least sum of loads within the last moments (a fifteenth of the window, at least 2 s); null when a report was missing in them. */
   readonly sustainedPercent: number | null
   /** Demand that the requests now arriving make, by what one cost before the instances were full; null while that is not known. */
   readonly arrivalPercent: number | null

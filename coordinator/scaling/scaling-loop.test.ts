@@ -9,6 +9,9 @@ import { virtualClock } from '../../test/fakes/virtual-clock.ts'
 import { openState } from '../state/state.ts'
 import { createScalingLoop, type ScalingLoopDeps } from './scaling-loop.ts'
 
+/** A jump must hold for 2 s, is seen half a second after the last tick at the latest, and is looked at once a second. */
+const MOST_MS = 2_600
+
 async function running(scale: Partial<ScaleRules> = {}, deps: Partial<ScalingLoopDeps> = {}) {
   const clock = virtualClock()
   const state = await openState(memoryStore(), clock)
@@ -67,6 +70,34 @@ describe('scaling loop', () => {
     expect(desired()).toBe(2)
     await loop.stop()
     expect(clock.pendingTimers).toBe(0)
+  })
+  it('looks at a jump of load when it comes, so that it waits for nothing but for how long the jump must hold', async () => {
+    for (const afterTickMs of [100, 450, 600, 950]) {
+      const { clock, observed, loop, desired } = await running()
+      observed.setUse(anInstanceUse({ loadPercent: 30 }), clock.now())
+      await clock.advance(120_000 + afterTickMs)
+      observed.setUse(anInstanceUse({ loadPercent: 95 }), clock.now())
+      await clock.advance(1_900)
+      expect(desired(), 'one report is no proof').toBe(1)
+      await clock.advance(MOST_MS - 1_900)
+      expect(desired(), `jump ${afterTickMs} ms after a tick`).toBe(2)
+      await loop.stop()
+      expect(clock.pendingTimers).toBe(0)
+    }
+  })
+  it('a stream of jumps makes two looks a second at most', async () => {
+    let asked = 0
+    const { clock, observed, loop } = await running({ predict: 'auto' }, { forecastOf: () => (asked++, null) })
+    observed.setUse(anInstanceUse({ loadPercent: 10 }), clock.now())
+    await clock.advance(30_000)
+    asked = 0
+    for (let i = 0; i < 100; i += 1) {
+      observed.setUse(anInstanceUse({ loadPercent: (i * 17) % 60 }), clock.now())
+      await clock.advance(100)
+    }
+    expect(asked).toBeGreaterThan(10)
+    expect(asked).toBeLessThanOrEqual(21)
+    await loop.stop()
   })
   it('V5: raises the minimum of a schedule in time, and says why', async () => {
     const schedules = [{ at: '0 8 * * *', timeZone: 'UTC', min: 3, max: 50 }]

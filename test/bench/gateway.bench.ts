@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { newCredential } from '../../shared/credentials.ts'
 import { systemRandom } from '../../shared/random.ts'
 import type { BenchResult } from './result.ts'
+import { median, spread } from './statistics.ts'
 
 const NGINX = '/usr/sbin/nginx'
 const LOAD = join(import.meta.dirname, 'gateway-load.ts')
@@ -82,7 +83,7 @@ export async function benchGateway(options: GatewayBenchOptions = {}): Promise<B
     ]
     if (!hasNginx) return results
     const ratio = median(ours) / median(theirs)
-    const peer = `nginx 1 worker, median ${Math.round(median(theirs))}/s (${spread(theirs)}), builtin (${spread(ours)}), ${rounds} rounds`
+    const peer = `nginx 1 worker ${spread(theirs, 0)}/s, builtin ${spread(ours, 0)}/s, ${rounds} rounds`
     const cpuRatio = median(nginxCpuUs) / median(cpuUs)
     const cpuPeer = `nginx ${median(nginxCpuUs).toFixed(1)} µs of CPU per request, builtin ${median(cpuUs).toFixed(1)} µs`
     return [
@@ -103,16 +104,6 @@ export async function benchGateway(options: GatewayBenchOptions = {}): Promise<B
 
 function result(name: string, value: number, unit: string, better: 'higher' | 'lower'): BenchResult {
   return { name, value, unit, better, target: null, peer: null, ratio: null }
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  const middle = Math.floor(sorted.length / 2)
-  return sorted.length % 2 === 1 ? (sorted[middle] ?? 0) : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2
-}
-
-function spread(values: readonly number[]): string {
-  return `${Math.round(Math.min(...values))}–${Math.round(Math.max(...values))}`
 }
 
 /** CPU time of a process so far (10 ms steps), in µs. */

@@ -52,7 +52,7 @@ describe.skipIf(!isRootOnDebian())('faults while machines are bought and given b
           minSavingsRatio: 0,
           rebalance: { maxMovesPerHour: 0 },
         },
-        pools: [...ODD.map((name) => pool(name, 0.01)), pool('sound', 0.02)],
+        pools: [...ODD.map((name) => pool(name, 0.001)), pool('sound', 0.02)],
       },
     })
     const [own] = bed.lab.hosts as [Host]
@@ -75,7 +75,7 @@ describe.skipIf(!isRootOnDebian())('faults while machines are bought and given b
     await bed.up('odd', oddFile(), false)
     const ready = async () =>
       (await Promise.all(ODD.map((name) => bed.service(`odd/${name}`).catch(() => null)))).filter((one) => one?.ready === 1)
-    await bed.until(async () => (await ready()).length === ODD.length, 'all work to run', 150_000)
+    await bed.until(async () => (await ready()).length === ODD.length, 'all work to run', 180_000)
     figure('six pools that misbehave in six ways → all work runs', startedAt)
     const rests = (await bed.events('pool.cooling-down')).map((event) => event.message).join('\n')
     expect(rests).toMatch(/full rests for .*: lab create: no capacity: sold out/)

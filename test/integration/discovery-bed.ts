@@ -297,9 +297,3 @@ export function askRepeatedly(url: string, headers: Readonly<Record<string, stri
     },
   }
 }
-
-/** p-th percentile (0–100) by nearest rank. */
-export function percentile(values: readonly number[], p: number): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.ceil((p / 100) * sorted.length) - 1)] ?? Number.NaN
-}
