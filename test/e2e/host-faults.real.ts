@@ -172,6 +172,7 @@ describe.skipIf(!isRootOnDebian())('faults of hosts', { timeout: 240_000 }, () =
   only:
     image: ${WORKER_IMAGE}
     command: ["/usr/bin/node", "/app.mjs"]
+    expose: ["8080"]
     stop_grace_period: 1s
     ${HEALTH}
     deploy: { resources: { reservations: { cpus: "0.2", memory: 64M } } }

@@ -309,7 +309,7 @@ function linesOf(program: string, args: readonly string[]): readonly string[] {
 function keepLogs(dir: string): void {
   if (!process.env.KEEP_LOGS) return
   const copy =
-    'mkdir -p "$1"; cp "$0"/coordinator/coordinator.log "$1"/; for d in "$0"/hosts/*; do for f in agent.log user-data.log log/rubato-agent.log; do [ ! -f $d/$f ] || cp $d/$f "$1"/$(basename $d)-$(basename $f); done; done'
+    'mkdir -p "$1"; cp "$0"/coordinator/coordinator.log "$1"/; for d in "$0"/hosts/*; do for f in agent.log dockerd.log user-data.log log/rubato-agent.log; do [ ! -f $d/$f ] || cp $d/$f "$1"/$(basename $d)-$(basename $f); done; done'
   execFileSync('sh', ['-c', copy, dir, process.env.KEEP_LOGS])
 }
 

@@ -197,8 +197,13 @@ function makeHost(settings: HostSettings): Host {
     },
     killEngine() {
       writeFileSync(join(dir, 'engine-off'), '')
-      // A containerd that outlives its engine answers the next one no more.
-      host.run(['sh', '-c', 'kill -9 $(cat /run/docker.pid /run/docker/containerd/containerd.pid); rm -f /run/docker.pid'])
+      // A containerd that outlives its engine answers the next one no more, and what it leaves here stops that one from starting.
+      host.run([
+        'sh',
+        '-c',
+        `cd /run/docker/containerd && kill -9 $(cat ../../docker.pid containerd.pid)
+        rm -f ../../docker.pid containerd.pid containerd.sock containerd.sock.ttrpc containerd-debug.sock`,
+      ])
       rmSync(socket, { force: true })
     },
     async startEngine() {
