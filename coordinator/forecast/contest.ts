@@ -58,6 +58,7 @@ const SOLVE_EVERY_MS = 3_600_000
 /** Scored samples, and time they must span, before anything is believed. */
 const LEAST_SAMPLES = 24
 const LEAST_SPAN_MS = DAY_MS
+const LEAST_REACHES = 4
 /** Of persistence's error: what a trusted winner may have at most. */
 const TRUST_MARGIN = 0.95
 /** Failing: in the last hour or so worse than its own mean by this factor, and worse than persistence by that one. */
@@ -117,7 +118,7 @@ export function createContest(options: ContestOptions): Contest {
     for (let c = 0; c < entrants; c++) {
       const expected = c === blended ? (blends[j]?.of(now) ?? 0) : (now[c] ?? 0)
       ring[from + c] = expected
-      ring[from + entrants + c] = expected + book.margin(j * entrants + c, hour)
+      ring[from + entrants + c] = expected + book.margin(j * entrants + c, hour, expected)
     }
   }
 
@@ -160,8 +161,10 @@ export function createContest(options: ContestOptions): Contest {
   }
 
   const margin = (entrant: number, distance: number): number => {
+    const value = expected(entrant, distance)
+    if (value === null) return 0
     const hour = options.hourOf(lastAtMs + distance * stepMs)
-    return between(distance, (j) => book.margin(j * entrants + entrant, hour))
+    return between(distance, (j) => book.margin(j * entrants + entrant, hour, value))
   }
 
   return {
@@ -187,8 +190,13 @@ export function createContest(options: ContestOptions): Contest {
     verdict(steps) {
       const last = locate(steps).j
       const evidence = book.samples(last * entrants)
+      // Persistence needs no trust, only errors of its own: some of them, and not all within one reach of the horizon.
       if (evidence < Math.max(LEAST_SAMPLES, LEAST_SPAN_MS / stepMs))
-        return { entrant: 0, errorVsPersistence: null, isTrusted: false }
+        return {
+          entrant: 0,
+          errorVsPersistence: evidence < Math.max(LEAST_SAMPLES, LEAST_REACHES * steps) ? null : 1,
+          isTrusted: false,
+        }
       let winner = 0
       let least = 2
       for (let c = 1; c < entrants; c++) {

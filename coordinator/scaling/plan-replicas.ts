@@ -232,7 +232,7 @@ function wishUp(input: ReplicasInput, n: number, mean: number, most: number): Up
   // Nothing ordered now helps before it is ready: steady growth is carried on until then.
   if (load.growthPercentPerS > 0) {
     const now = Math.max(demandPercent, sustained)
-    const ahead = Math.min(now + (load.growthPercentPerS * input.leadMs) / 1000, MOST_BY_GROWTH * now)
+    const ahead = Math.min(now + grownBy(input), MOST_BY_GROWTH * now)
     if (ahead > demandPercent) {
       demandPercent = ahead
       by = 'growth'
@@ -256,6 +256,14 @@ function wishUp(input: ReplicasInput, n: number, mean: number, most: number): Up
   return wish > n ? { n: wish, code: showsArrivals ? 'saturated' : 'up', demandPercent, by } : null
 }
 
+/**
+ * What steady growth adds until an instance ordered now is ready. It is carried on for no longer than it was looked at (the stabilization
+ * window at most): minutes of growth say nothing about the half hour that a slow machine takes. For that there is the forecast.
+ */
+function grownBy({ rules, load, leadMs }: ReplicasInput): number {
+  return (load.growthPercentPerS * Math.min(leadMs, rules.downWindowMs)) / 1000
+}
+
 /** Smallest count from `least` on, at most `most`, whose threshold carries the demand. */
 export function smallestFor(rules: ScaleRules, demandPercent: number, least: number, most: number): number {
   const highest = Math.max(rules.highPercent, ...rules.steps.map((step) => step.percent))
@@ -272,7 +280,7 @@ function reasonOf(up: UpWish, input: ReplicasInput, n: number, numbers: string):
     case 'sustained':
       return `sustained demand ${round(up.demandPercent)} % over ${n} = ${round(up.demandPercent / n)} %, threshold ${round(upperThreshold(input.rules, n))} %`
     case 'growth':
-      return `demand grows by ${round(60 * input.load.growthPercentPerS)} % a minute and will be ${round(up.demandPercent)} % in ${seconds(input.leadMs)}, when another instance would be ready; ${n} carry ${round(n * upperThreshold(input.rules, n))} %`
+      return `demand grows by ${round(60 * input.load.growthPercentPerS)} % a minute and will be ${round(up.demandPercent)} % in ${seconds(Math.min(input.leadMs, input.rules.downWindowMs))}; ${n} carry ${round(n * upperThreshold(input.rules, n))} %`
     case 'arrivals':
       return `${full}; the requests that arrive are ${round(up.demandPercent)} % of work over ${n}`
     case 'full':
@@ -293,7 +301,7 @@ function planDown(
   const hold = (code: ScalingCode, text: string) => decide(code, wanted, text)
   if (n <= leastByBounds || (load.meanPercent ?? 0) >= SATURATED_PERCENT) return hold('steady', numbers)
   const seen = load.peakDemandPercent ?? load.demandPercent ?? Number.POSITIVE_INFINITY
-  const peak = Math.max(seen, (load.demandPercent ?? 0) + (load.growthPercentPerS * input.leadMs) / 1000)
+  const peak = Math.max(seen, (load.demandPercent ?? 0) + grownBy(input))
   const fits = (count: number) => peak / count <= DOWN_MARGIN * upperThreshold(rules, count)
   if (!fits(n - 1)) return hold('steady', numbers)
   if (input.rolloutUnhealthy) return hold('rollout-unhealthy', `${numbers}; not fewer while the rollout is unhealthy`)

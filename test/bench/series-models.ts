@@ -5,7 +5,7 @@
 import { poisson } from '../../coordinator/simulate/demand.ts'
 import { type Random, seededRandom } from '../../shared/random.ts'
 
-export interface GeneratedSeries {
+export interface ModelSeries {
   readonly name: string
   /** `timestamp,value` with a header, as people export it. */
   readonly csv: string
@@ -301,7 +301,7 @@ const FAMILIES: readonly Family[] = [
 ]
 
 /** One series of each family. Same seed, same series. */
-export function generatedSeries(seed: number): readonly GeneratedSeries[] {
+export function modelSeries(seed: number): readonly ModelSeries[] {
   return FAMILIES.map(({ name, stepS, days, model }, index) => {
     const draw = drawFrom(seededRandom(1_000 * seed + index))
     const at = model(draw, stepS, days)
