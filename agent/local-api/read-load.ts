@@ -1,14 +1,12 @@
 /** Reads a pushed load. Pure. Nothing but a number from 0 to 100 is one (fault row 13). */
 import type { Fault } from '../../shared/errors.ts'
+import { MAX_DEMAND } from '../../shared/model/observation.ts'
 import type { PushedLoad } from './load-inbox.ts'
 
 export type ReadLoad =
   | { readonly kind: 'load'; readonly load: PushedLoad }
   /** 400: no JSON; 422: JSON that is no load. */
   | { readonly kind: 'refused'; readonly status: 400 | 422; readonly detail: string; readonly errors: readonly Fault[] }
-
-/** Backlogs beyond this many instances' worth are taken for a fault of the sender. */
-const MAX_DEMAND = 1_000_000
 
 /** The load in a request body, or why it is none. */
 export function readLoad(body: string): ReadLoad {

@@ -36,6 +36,24 @@ describe('a new series', () => {
   })
 })
 
+describe('a report that cannot be true', () => {
+  it('row 13: leaves nothing behind, whatever its size: the forecast is that of a gap', () => {
+    const after = (value: number) => {
+      const forecaster = createDemandForecaster({ horizonMs: 10 * MINUTE })
+      let atMs = MONDAY_MS
+      const feed = (demand: number, minutes: number) => {
+        for (let i = 0; i < minutes; i++, atMs += MINUTE) forecaster.observe(atMs, demand)
+      }
+      feed(200, 2 * 24 * 60)
+      feed(value, 3)
+      feed(200, 10 * 60)
+      return forecaster.forecast()
+    }
+    for (const value of [3.4e38, 1e154, 1e300, Number.MAX_VALUE]) expect(after(value)).toEqual(after(Number.NaN))
+    expect(after(1e300)?.peak).toBeCloseTo(200)
+  })
+})
+
 describe('a daily rhythm', () => {
   const series = aDemandSeries({ name: 'daily', days: 10, noise: 0.05, mean: (t) => 100 + 300 * hump(t) })
 

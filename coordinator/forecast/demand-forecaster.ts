@@ -19,7 +19,7 @@ export interface DemandForecasterOptions {
 export interface DemandForecaster {
   /**
    * The sample of the step that holds `atMs`; null: it is missing. Skipped steps count as missing. A sample of the last step or before
-   * it is ignored, and so is one that is not finite; a negative one counts as 0.
+   * it is ignored; one that is no number or above `MOST_PERCENT` counts as missing, a negative one as 0.
    */
   observe(atMs: number, value: number | null): void
   /**
@@ -38,6 +38,8 @@ export interface DemandForecaster {
 
 const MINUTE_MS = 60_000
 const DAY_MS = 86_400_000
+/** Ten million instances' worth: no demand is that large, and squares of what is below stay exact enough to be averaged for weeks. */
+export const MOST_PERCENT = 1e9
 /** New days and weeks move the usual by these shares: two weeks of days, a month of weeks. */
 const DAY_WEIGHT = 0.15
 const WEEK_WEIGHT = 0.3
@@ -80,9 +82,10 @@ export function createDemandForecaster(options: DemandForecasterOptions = {}): D
       const first = lastStep === null ? step : Math.max(lastStep + 1, step - Math.ceil(DAY_MS / stepMs))
       for (let missing = first; missing < step; missing++) contest.observe(missing * stepMs, null)
       lastStep = step
-      contest.observe(step * stepMs, value === null || !Number.isFinite(value) ? null : Math.max(0, value))
+      contest.observe(step * stepMs, value === null || !isDemand(value) ? null : Math.max(0, value))
     },
     learnUsual(atMs, spanMs, value) {
+      if (!isDemand(value)) return
       for (let at = atMs; at < atMs + spanMs; at += Math.max(stepMs, LEAST_SLOT_MS)) {
         day.observe(at, value)
         week.observe(at, value)
@@ -116,4 +119,8 @@ export function createDemandForecaster(options: DemandForecasterOptions = {}): D
     },
     standings: (horizonMs = longestMs) => contest.standings(stepsOf(horizonMs)),
   }
+}
+
+function isDemand(value: number): boolean {
+  return Number.isFinite(value) && value <= MOST_PERCENT
 }

@@ -25,6 +25,14 @@ export const LEVELS: readonly [Level, Level, Level] = [
 /** A sample stamped further ahead of the clock is a fault, not a measurement. */
 export const FUTURE_MS = DAY_MS
 
+/** Nothing that is measured is larger; sums of any number of samples below it stay finite, and fit the file's float32. */
+const LARGEST = 1e30
+
+/** Whether a value may be recorded: reports are untrusted, and one that is infinite would stay in every mean of its step. */
+export function isRecordable(value: number): boolean {
+  return Math.abs(value) <= LARGEST
+}
+
 /** Last moment whose step numbers fit 32 bits and whose block numbers fit 24: in the year 2448. */
 export const LAST_MS = 2 ** 24 * LEVELS[0].blockMs
 

@@ -4,7 +4,7 @@
  */
 import type { Clock } from '../../shared/clock.ts'
 import { Block } from './block.ts'
-import { FUTURE_MS, LAST_MS, LEVELS, levelFor, oldestKeptMs } from './levels.ts'
+import { FUTURE_MS, isRecordable, LAST_MS, LEVELS, levelFor, oldestKeptMs } from './levels.ts'
 import { compareSeries, MAX_SERIES, SeriesIndex } from './series-index.ts'
 import type { HistoryBackend, Point, SeriesId } from './series.ts'
 
@@ -31,7 +31,7 @@ export function createMemoryHistory(clock: Clock, options: { readonly maxSeries?
 
   return {
     record(id, atMs, value) {
-      if (!Number.isFinite(value)) return
+      if (!isRecordable(value)) return
       const nowMs = clock.now()
       const kept = atMs >= 0 && atMs < LAST_MS && atMs <= nowMs + FUTURE_MS ? keptOf(id) : null
       if (kept === null) {

@@ -2,6 +2,7 @@
  * Loads of one service over time: a bounded ring of samples, each the sum over its ready instances. The sum comes first and
  * then the mean, so that load which moves between instances counts once. A sample costs O(instances), a summary O(1).
  */
+import { MAX_DEMAND } from '../../shared/model/observation.ts'
 import type { LoadSummary } from './plan-replicas.ts'
 import { createRequestCost } from './request-cost.ts'
 
@@ -47,8 +48,6 @@ const SAMPLE_MS = 1_000
 /** A sample may come so much before its time: a jump is looked at when it comes, not at the next full second. */
 const EARLY_MS = 550
 const MAX_SAMPLES = 512
-/** A backlog above this is a fault of the service, not work. */
-const MAX_DEMAND = 10_000
 /** Mean load from which instances hide demand. */
 const FULL_PERCENT = 98
 /** A jump counts when it held this part of the window: 2 s of the usual 30 s, by which two reports of the usual two seconds show it. */

@@ -42,6 +42,9 @@ export interface InstanceStatus {
   readonly message: string
 }
 
+/** A backlog above this, in instances' worth, is a fault of the service, not work. */
+export const MAX_DEMAND = 10_000
+
 /** Measured use of one instance since the last report. */
 export interface InstanceUse {
   readonly instance: InstanceId

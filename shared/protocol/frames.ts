@@ -15,7 +15,7 @@
  */
 import { z } from 'zod'
 import type { PushedKey } from '../model/access.ts'
-import { INSTANCE_PHASES } from '../model/observation.ts'
+import { INSTANCE_PHASES, MAX_DEMAND } from '../model/observation.ts'
 import type { AccessPolicy, BalanceStrategy, PortProtocol, UnitSpec } from '../model/unit.ts'
 
 export const PROTOCOL_MAJOR = 1
@@ -35,7 +35,8 @@ export const CLOSE = {
 } as const
 
 const count = z.number().int().min(0)
-const amount = z.number().min(0).finite()
+/** No host has 2⁵³ of anything. Sums over every instance of a cluster, and their squares, stay finite numbers. */
+const amount = z.number().min(0).max(Number.MAX_SAFE_INTEGER)
 
 const capacitySchema = z.object({ cpuMillis: amount, memoryBytes: amount, diskBytes: amount, slots: count })
 
@@ -58,7 +59,8 @@ export const instanceStatusSchema = z.object({
 export const instanceUseSchema = z.object({
   instance: z.string().max(200),
   loadPercent: z.number().min(0).max(100).nullable(),
-  demand: amount.nullable(),
+  /** What is beyond the bound counts as not told: an older agent passes on what its container said. */
+  demand: amount.nullable().transform((value) => (value !== null && value > MAX_DEMAND ? null : value)),
   cpuMillis: amount,
   memoryBytes: amount,
   rxBytes: amount,

@@ -183,6 +183,11 @@ export function historyContract(name: string, make: () => HistoryUnderTest): voi
       expect(history.series()).toEqual([id(9)])
     })
 
+    it('row 13: what nothing measures can be as large is not kept, so that no mean is infinite', () => {
+      for (const value of [1e308, 1e308, Number.POSITIVE_INFINITY, Number.NaN, 7]) history.record(web, START_MS, value)
+      expectPoints(ask(10_000), [{ atMs: START_MS, value: 7, max: 7 }])
+    })
+
     it('O6: any samples in any order, flushed at any time, give what a list of all of them gives', async () => {
       const sample = fc.record({
         agoMs: fc.oneof(

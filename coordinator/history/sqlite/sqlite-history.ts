@@ -11,7 +11,7 @@ import { messageOf } from '../../../shared/errors.ts'
 import type { Logger } from '../../../shared/logger.ts'
 import { sqliteFaultOf } from '../../state/sqlite/sqlite-errors.ts'
 import { Block } from '../block.ts'
-import { FUTURE_MS, LAST_MS, LEVELS, levelFor, oldestKeptMs } from '../levels.ts'
+import { FUTURE_MS, isRecordable, LAST_MS, LEVELS, levelFor, oldestKeptMs } from '../levels.ts'
 import { compareSeries, MAX_SERIES, SeriesIndex } from '../series-index.ts'
 import type { HistoryBackend, Measure, Point, SeriesId } from '../series.ts'
 import { type BlockKeeper, createBlockKeeper, type Part } from './block-keeper.ts'
@@ -274,7 +274,7 @@ export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend
 
   return {
     record(id, atMs, value) {
-      if (!Number.isFinite(value)) return
+      if (!isRecordable(value)) return
       const live = liveFor(id)
       if (live === null || !(atMs >= 0 && atMs < LAST_MS)) {
         dropped += 1
