@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { silentLogger } from '../../shared/logger.ts'
 import type { ScaleRules } from '../../shared/model/app.ts'
 import { hump } from '../../test/builders/demand-series.ts'
@@ -124,6 +124,19 @@ describe('forecast loop', () => {
     await put({ predict: 'off' })
     await live(2)
     expect([...loop.all()]).toHaveLength(0)
+    await loop.stop()
+  })
+
+  it('knows a zone in any spelling: writing it otherwise learns nothing anew', async () => {
+    const schedule = { at: '0 8 * * *', min: 1, max: 4 }
+    const { loop, clock, history, live, put } = await bed({ scale: { schedules: [{ ...schedule, timeZone: 'Europe/Berlin' }] } })
+    await clock.advance(5_000)
+    const query = vi.spyOn(history, 'query')
+    for (const timeZone of ['europe/BERLIN', 'EUROPE/berlin']) {
+      await put({ predict: 'auto', schedules: [{ ...schedule, timeZone }] })
+      await live(2)
+    }
+    expect(query.mock.calls.filter(([{ stepMs }]) => stepMs > MINUTE)).toEqual([])
     await loop.stop()
   })
 

@@ -76,6 +76,7 @@ interface Series {
 export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
   const { state, history, clock } = deps
   const services = new Map<ServiceId, Series>()
+  /** Zones of `services`, by name in lower case: names are the same in any spelling, and each zone is costly. */
   const zones = new Map<string, CivilTime>()
 
   const loop = createLoop({
@@ -87,6 +88,7 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
       const endMs = Math.floor((clock.now() - SETTLE_MS) / STEP_MS) * STEP_MS
       const wanted = wantedServices()
       for (const id of services.keys()) if (!wanted.has(id)) services.delete(id)
+      forgetZones()
       let work = WORK_PER_RUN
       for (const [id, rules] of wanted) {
         if (work <= 0) return clock.now()
@@ -112,9 +114,14 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
     return wanted
   }
 
+  const forgetZones = () => {
+    const used = new Set([...services.values()].map((series) => series.key))
+    for (const zone of zones.keys()) if (!used.has(zone)) zones.delete(zone)
+  }
+
   /** Old history is read at once, being coarse: what is usual, from 28 to 8 days ago. */
   const seriesOf = (id: ServiceId, rules: ScaleRules, endMs: number): { readonly series: Series; readonly isNew: boolean } => {
-    const zone = rules.schedules?.[0]?.timeZone ?? deps.timeZone
+    const zone = (rules.schedules?.[0]?.timeZone ?? deps.timeZone).toLowerCase()
     const known = services.get(id)
     // After a longer sleep than minutes are kept, or a clock that leapt, reading anew is quicker than stepping through.
     if (known?.key === zone && endMs - known.fedMs <= MINUTES_KEPT_MS) return { series: known, isNew: false }

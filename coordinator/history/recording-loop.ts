@@ -155,7 +155,6 @@ export function createRecordingLoop({ history, state, observed, nodes, clock, lo
     }
     for (const measure of ['requests', 'errors', 'denied'] as const) sample('cluster', measure, atMs, total[measure] * perS)
     traffic.reset()
-    traffic.forgetUnless((id) => state.snapshot.get('service', id) !== undefined)
   }
 
   const recordNodes = (nowMs: number) => {
@@ -219,7 +218,7 @@ export function createRecordingLoop({ history, state, observed, nodes, clock, lo
   return {
     name: loop.name,
     start() {
-      traffic ??= countTraffic(observed)
+      traffic ??= countTraffic(observed, (id) => state.snapshot.get('service', id) !== undefined)
       trafficSince = { wallMs: clock.now(), monotonicMs: clock.monotonicMs() }
       loop.start()
     },

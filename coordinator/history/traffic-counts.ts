@@ -19,13 +19,12 @@ export interface Traffic {
 export interface TrafficCounts {
   /** What came for the service since the last `reset`; undefined when it never had any: "none" is then not worth a series. */
   of(service: ServiceId): Traffic | undefined
+  /** Begins anew, and forgets services that are no more. */
   reset(): void
-  /** Forgets services that `keep` refuses. */
-  forgetUnless(keep: (service: ServiceId) => boolean): void
   stop(): void
 }
 
-export function countTraffic(observed: Observed): TrafficCounts {
+export function countTraffic(observed: Observed, exists: (service: ServiceId) => boolean): TrafficCounts {
   const services = new Map<ServiceId, Traffic>()
 
   const add = (id: InstanceId) => {
@@ -54,7 +53,11 @@ export function countTraffic(observed: Observed): TrafficCounts {
   return {
     of: (service) => services.get(service),
     reset() {
-      for (const traffic of services.values()) {
+      for (const [service, traffic] of services) {
+        if (!exists(service)) {
+          services.delete(service)
+          continue
+        }
         traffic.requests = 0
         traffic.errors = 0
         traffic.denied = 0
@@ -62,9 +65,6 @@ export function countTraffic(observed: Observed): TrafficCounts {
         traffic.txBytes = 0
         traffic.answerTimes.fill(0)
       }
-    },
-    forgetUnless(keep) {
-      for (const service of services.keys()) if (!keep(service)) services.delete(service)
     },
     stop: unsubscribe,
   }

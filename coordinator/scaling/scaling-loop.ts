@@ -219,7 +219,7 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
   return {
     name: loop.name,
     start() {
-      traffic = countTraffic(observed)
+      traffic = countTraffic(observed, (id) => state.snapshot.get('service', id) !== undefined)
       attention.start()
       // After `attention`, which must know of the news first.
       unsubscribe = observed.onChange(({ instances }) => {
