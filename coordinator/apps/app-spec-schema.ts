@@ -4,6 +4,7 @@
  */
 import { z } from 'zod'
 import { isTimeZone, nextMatch, parseCron } from '../../shared/cron.ts'
+import { MAX_SPREAD } from '../../shared/model/app.ts'
 import { NAME_PATTERN, SERVICE_NAME_PATTERN } from '../../shared/model/identity.ts'
 import { MAX_COMPLETIONS } from './read-job.ts'
 
@@ -194,7 +195,7 @@ const service = z.strictObject({
     .optional(),
   placement: z.strictObject({
     constraints: z.array(z.strictObject({ attribute: line, operator: z.enum(['==', '!=']), value: line })).max(100),
-    spreadOver: lines,
+    spreadOver: lines.max(MAX_SPREAD),
     maxPerNode: z.int().min(1).max(100_000).nullable(),
     affinity: z.strictObject({ near: lines, avoid: lines, required: z.boolean() }).nullable(),
     tolerates: lines,

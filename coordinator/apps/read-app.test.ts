@@ -182,6 +182,18 @@ describe('deploy and x-rubato', () => {
     expect(main(spec).limits).toEqual({ cpuMillis: 500, memoryBytes: 128 * 2 ** 20, pids: 100 })
   })
 
+  it('refuses more than five attributes to spread over: each is half as heavy as the one before, and all cost time', async () => {
+    const spread = (count: number) =>
+      `deploy: {placement: {preferences: [${Array.from({ length: count }, (_, index) => `{spread: node.labels.l${index}}`).join(', ')}]}}`
+    expect((await acceptOne(spread(5))).placement.spreadOver).toHaveLength(5)
+    expect((await refuseOne(spread(6))).message).toBe('more than 5 preferences')
+    const { app } = await accept('services: {web: {image: "web:1"}}')
+    const [web] = app.services
+    const spreadOver = Array.from({ length: 6 }, () => 'node.zone')
+    const services = [{ ...web, placement: { ...web?.placement, spreadOver } }]
+    expect(appSpecSchema.safeParse({ ...app, services }).success).toBe(false)
+  })
+
   it("reads the design's example", async () => {
     const { app } = await accept(
       'services:\n  api:\n    image: shop/api:1.4\n    expose: ["8080"]\n    deploy: { resources: { reservations: { cpus: "0.25", memory: 128M } } }\n    x-rubato:\n      scale: { min: 1, max: 40, load: custom, low: 60, high: 80, window: 30s, warmUp: 5s, coolDown: 20s, predict: auto }\n      access: { allow: [shop-web, role:operator], signed: optional }\n      balance: least-load\n      affinity: { near: [cache], avoid: [api], required: false }\n      tolerates: [gpu]\n      pools: [small, large]\n      expose: { host: shop.example.org, path: /api }\n  cache: { image: "redis:7" }\n',

@@ -1,5 +1,5 @@
 /** `deploy` of a service and the older keys that mean the same. */
-import type { Constraint, UpdateRules } from '../../shared/model/app.ts'
+import { type Constraint, MAX_SPREAD, type UpdateRules } from '../../shared/model/app.ts'
 import type { Resources } from '../../shared/model/resources.ts'
 import type { RestartPolicy } from '../../shared/model/unit.ts'
 import {
@@ -233,7 +233,10 @@ function readSpread(report: Report, cursor: Cursor | undefined): string[] {
     report.fault(cursor, '"preferences" must be a list')
     return []
   }
-  return children(cursor).flatMap(({ cursor: item }) => {
+  const items = children(cursor)
+  if (items.length > MAX_SPREAD)
+    report.fault(cursor, `more than ${MAX_SPREAD} preferences`, 'the weight of each is half that of the one before it')
+  return items.slice(0, MAX_SPREAD).flatMap(({ cursor: item }) => {
     const preference = fields(report, item, SPREAD_KEYS, 'a preference')
     const attribute = word(report, preference?.get('spread'), 'spread', 256)
     if (attribute === undefined) {

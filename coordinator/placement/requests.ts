@@ -1,5 +1,5 @@
 /** From a service's specification to what placement asks of a node. Pure. */
-import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
+import { type AppSpec, MAX_SPREAD, type PlacementRules, type ServiceSpec } from '../../shared/model/app.ts'
 import { type InstanceId, type NodeId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import type { UnitSpec } from '../../shared/model/unit.ts'
 import type { Charge, PlacementRequest } from './model.ts'
@@ -44,7 +44,7 @@ export function requestOf(id: InstanceId, context: RequestContext): PlacementReq
     service,
     group: `${service}@${revision}@${boundTo ?? ''}`,
     charge: (context.chargeOf ?? reservedCharge)(service, spec.unit, context.pool ?? onlyOf(spec.placement.pools)),
-    rules: isGlobal ? { ...spec.placement, maxPerNode: 1 } : spec.placement,
+    rules: rulesOf(spec),
     hostPorts: hostPortsOf(spec.unit),
     runtime: spec.unit.runtime,
     images: imagesOf(spec.unit),
@@ -55,6 +55,13 @@ export function requestOf(id: InstanceId, context: RequestContext): PlacementReq
     affinityRequired: affinity?.required ?? false,
     global: isGlobal,
   }
+}
+
+function rulesOf({ placement, mode }: ServiceSpec): PlacementRules {
+  // Specs that were stored before there was a bound.
+  const spreadOver = placement.spreadOver.length > MAX_SPREAD ? placement.spreadOver.slice(0, MAX_SPREAD) : placement.spreadOver
+  if (mode !== 'global' && spreadOver === placement.spreadOver) return placement
+  return { ...placement, spreadOver, maxPerNode: mode === 'global' ? 1 : placement.maxPerNode }
 }
 
 function onlyOf(pools: readonly string[]): string | null {

@@ -15,9 +15,12 @@ export interface Affinity {
   readonly required: boolean
 }
 
+/** Attributes that a service may be spread over; each weighs half as much as the one before. */
+export const MAX_SPREAD = 5
+
 export interface PlacementRules {
   readonly constraints: readonly Constraint[]
-  /** Node attributes over which instances are spread, e.g. `node.zone`. */
+  /** Node attributes over which instances are spread, e.g. `node.zone`; the first `MAX_SPREAD` count. */
   readonly spreadOver: readonly string[]
   readonly maxPerNode: number | null
   readonly affinity: Affinity | null
