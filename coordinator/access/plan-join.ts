@@ -9,6 +9,7 @@ import type { JoinTokenRecord } from '../../shared/model/access.ts'
 import type { MachineId, NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, NodeRecord, Pool } from '../../shared/model/node.ts'
 import type { JoinRequest } from '../../shared/protocol/join.ts'
+import { believedCapacity, promisedCapacity } from '../fleet/believed-capacity.ts'
 
 export interface JoinFacts {
   /** The record of the token whose secret was shown; undefined when there is none. */
@@ -75,7 +76,7 @@ export function nodeRecordOf(
     taints: facts.pool?.taints ?? [],
     platform: request.platform,
     runtimes: request.runtimes,
-    capacity: request.capacity,
+    capacity: believedCapacity(request.capacity, promisedCapacity(facts.machine, facts.pool)).capacity,
     pool: facts.machine?.pool ?? null,
     provider: facts.machine?.provider ?? null,
     zone: facts.pool?.zone ?? null,

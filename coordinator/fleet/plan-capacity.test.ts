@@ -80,10 +80,18 @@ describe('capacity', () => {
   })
 
   it('learns from the node that joined: what its pool promised and did not keep is not bought again', () => {
-    const joined = assumedNode('n', { cpuMillis: 1000, memoryBytes: 80, diskBytes: 0, slots: 10 }, { pool: 'a' })
-    const result = plan({ refused: requests('s/a', 1, 100), nodes: [joined], pools: [pool('a', 300, 0.1)] })
+    const joined = (count: number) =>
+      Array.from({ length: count }, (_, index) =>
+        assumedNode(`n${index}`, { cpuMillis: 1000, memoryBytes: 80, diskBytes: 0, slots: 10 }, { pool: 'a' }),
+      )
+    const result = plan({ refused: requests('s/a', 1, 100), nodes: joined(3), pools: [pool('a', 300, 0.1)] })
     expect(result.actions).toEqual([])
     expect(result.blocked.get('s/a/1/1')).toBe('no pool fits, a: memory')
+    // Fewer than three may err, or lie: they are not believed beyond a fifth.
+    for (const count of [1, 2]) {
+      expect(poolsOf(plan({ refused: requests('s/a', 1, 240), nodes: joined(count), pools: [pool('a', 300, 0.1)] }))).toEqual(['a'])
+      expect(poolsOf(plan({ refused: requests('s/a', 1, 250), nodes: joined(count), pools: [pool('a', 300, 0.1)] }))).toEqual([])
+    }
   })
 
   it('safety: within every maximum and the budget, and what is bought holds all that it is bought for', () => {

@@ -11,11 +11,11 @@ import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
 import { type Answers, NO_ANSWERS } from '../placement/answers.ts'
 import { renderExplanation } from '../placement/explain.ts'
 import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
-import { assumedNode } from '../placement/plan-offline.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
 import type { FleetConfig } from './config.ts'
 import { isAlive, isComing, mayExist } from './machine-states.ts'
 import { budgetOf, type BudgetState, poolBudgetOf } from './plan-budget.ts'
+import { kindsOf } from './plan-kinds.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { type Budgets, cheapestPacking, countsAfter, type Kind, PACK } from './plan-packing.ts'
 import { planStandIns } from './plan-stand-ins.ts'
@@ -81,7 +81,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   const waiting = new Map<InstanceId, MachineId>()
   const blocked = new Map<InstanceId, string>()
   const pools = [...input.pools].sort((a, b) => compare(a.name, b.name))
-  const kinds = new Map(pools.map((pool) => [pool.name, kindOf(pool, input.nodes)]))
+  const kinds = kindsOf(pools, input.nodes, input.machines)
   const counts = new Map(pools.map((pool) => [pool.name, existingOf(pool.name, input)]))
   const budget = budgetsOf(input)
   const ghosts = new Map((input.ghosts ?? []).map(({ request, why }) => [request.id, why]))
@@ -204,30 +204,6 @@ function reasonToBuy(pool: Pool, instances: readonly InstanceId[], ahead: string
   if (instances.length === 0) return `room for ${ahead}; ${price} it`
   const one = instances.length === 1
   return `${summary(instances)} fit${one ? 's' : ''} nowhere; ${price} ${one ? 'it' : 'them'}`
-}
-
-/** A new machine of the pool, as the latest node of that pool turned out to be: a promise that did not come true is not repeated. */
-function kindOf(pool: Pool, nodes: readonly PlacementNode[]): Kind {
-  const example = nodes.findLast((node) => node.pool === pool.name)
-  const platform = pool.settings.platform
-  const capacity = example
-    ? {
-        cpuMillis: Math.min(pool.capacity.cpuMillis, example.capacity.cpuMillis),
-        memoryBytes: Math.min(pool.capacity.memoryBytes, example.capacity.memoryBytes),
-        diskBytes: Math.min(pool.capacity.diskBytes, example.capacity.diskBytes),
-        slots: Math.min(pool.capacity.slots, example.capacity.slots),
-      }
-    : pool.capacity
-  const node = assumedNode(`~${pool.name}`, capacity, {
-    labels: pool.labels,
-    taints: pool.taints,
-    pool: pool.name,
-    provider: pool.provider,
-    zone: pool.zone,
-    platform: example?.platform ?? (typeof platform === 'string' ? platform : 'linux/amd64'),
-    ...(example ? { runtimes: example.runtimes, engineLabels: example.engineLabels } : {}),
-  })
-  return { pool, node }
 }
 
 function existingOf(pool: string, input: CapacityInput): number {

@@ -1,7 +1,16 @@
 /** The hub with real links of model agents, over a model network under virtual time. */
 import { afterEach, describe, expect, it } from 'vitest'
 import { CLOSE } from '../../shared/protocol/frames.ts'
-import { anAppRecord, anInstanceRecord, aServiceRecord, someAssignments } from '../../test/builders/records.ts'
+import {
+  aCapacity,
+  aMachineRecord,
+  anAppRecord,
+  anInstanceRecord,
+  aNodeRecord,
+  aPool,
+  aServiceRecord,
+  someAssignments,
+} from '../../test/builders/records.ts'
 import { aStatus, linkBed, type LinkBed } from '../../test/builders/link-bed.ts'
 import { aServiceSpec, aUnitSpec } from '../../test/builders/specs.ts'
 
@@ -71,6 +80,24 @@ describe('hub and link', () => {
     await bed.clock.advance(200)
     expect(agent.link.keyRing.key('k1')).toBeUndefined()
     expect(bed.hub.keysAppliedBy(revision)).toMatchObject({ applied: ['n-1'], pending: [] })
+  })
+
+  it('a node is believed to have what its machine was ordered with, whatever its agent says, and the event says what it said', async () => {
+    await start(['n-1'])
+    const ordered = aCapacity({ cpuMillis: 2_000, memoryBytes: 4 * 2 ** 30 })
+    await bed.commit((change) =>
+      change
+        .put('pool', 'small', aPool({ capacity: ordered }))
+        .put('machine', 'm-1', aMachineRecord({ phase: 'joined', nodeId: 'n-1', capacity: ordered }))
+        .put('node', 'n-1', aNodeRecord({ pool: 'small', machineId: 'm-1', capacity: aCapacity({ cpuMillis: 1e9 }) })),
+    )
+    const agent = await bed.agent('n-1')
+    await bed.clock.until(() => agent.link.connected(), 'the connection')
+    await bed.clock.advance(200)
+    expect(bed.state.snapshot.get('node', 'n-1')?.capacity).toMatchObject({ cpuMillis: 2_000, memoryBytes: 4 * 2 ** 30 })
+    const [event, ...others] = await bed.state.events({ type: 'node.capacity-differs' })
+    expect(event?.message).toContain('1000000 CPUs instead of 2 CPUs, of which it counts for the latter and 8.00 GiB instead')
+    expect(others).toEqual([])
   })
 
   it('routes to what is ready on every node of the app, and marks it draining as soon as it shall stop', async () => {

@@ -14,7 +14,8 @@ import type { State } from '../state/state.ts'
 import { createAuditQueue } from './audit-queue.ts'
 import { createLivenessWatch } from './liveness-watch.ts'
 import { createLogRequests, type LogLine, type LogOptions } from './log-requests.ts'
-import { factsFault, withFacts } from './node-facts.ts'
+import { createFactsKeeper } from './facts-keeper.ts'
+import { factsFault } from './node-facts.ts'
 import { createNodeSync, type KeysApplied } from './node-sync.ts'
 import { createObservedBook } from './observed-book.ts'
 import { LIVENESS_RULES, type LivenessRules } from './plan-liveness.ts'
@@ -97,8 +98,8 @@ export function createHub(deps: HubDeps): Hub {
   }
   const counts = { ignoredStatuses: 0, forged: 0, resyncs: 0 }
   const changedLoads = new Map<string, Map<InstanceId, number>>()
-  const factsInFlight = new Set<Promise<void>>()
   const audit = createAuditQueue(state, logger)
+  const facts = createFactsKeeper({ state, logger, audit })
   let running = false
   let flushTimer: Timer | null = null
   let tickTimer: Timer | null = null
@@ -157,6 +158,7 @@ export function createHub(deps: HubDeps): Hub {
     for (const instance of book.removeNode(nodeId)) sync.serviceChanged(serviceIdOf(instance))
     liveness.removeNode(nodeId)
     sync.removeNode(nodeId)
+    facts.forget(nodeId)
   }
   const leave = (nodeId: NodeId, reason: string) => {
     const session = sessions.get(nodeId)
@@ -201,26 +203,8 @@ export function createHub(deps: HubDeps): Hub {
     session.send(JSON.stringify(welcome))
     sync.attach(nodeId, frame, epoch)
     logger.info('agent connected', { nodeId, bootId: frame.bootId, instances: own.length, agentVersion: frame.agentVersion })
-    const refresh = refreshFacts(nodeId, frame).catch((error: unknown) => {
-      logger.error("a node's facts could not be kept", { nodeId, error: messageOf(error) })
-    })
-    factsInFlight.add(refresh)
-    void refresh.finally(() => factsInFlight.delete(refresh))
+    facts.keep(nodeId, frame)
     return true
-  }
-
-  const refreshFacts = async (nodeId: NodeId, frame: HelloFrame) => {
-    for (let attempt = 0; attempt < 5; attempt += 1) {
-      const record = snapshot.get('node', nodeId)
-      if (!record) return
-      const pool = record.pool === null ? undefined : snapshot.get('pool', record.pool)
-      const next = withFacts(record, frame, pool?.labels ?? {})
-      if (next === record) return
-      const outcome = await state.commit(state.change().put('node', nodeId, next))
-      if (outcome.kind === 'committed') return
-      if (outcome.kind !== 'conflict') throw new Error(`${outcome.kind}: ${outcome.detail}`)
-    }
-    logger.warn("a node's facts were changed by others all the time", { nodeId })
   }
 
   /** Whether the instance is some other node's. */
@@ -373,7 +357,7 @@ export function createHub(deps: HubDeps): Hub {
       flushTimer = null
       tickTimer?.cancel()
       for (const session of [...sessions.values(), ...greeting]) session.close(1001, 'the coordinator stops')
-      await Promise.all([...factsInFlight])
+      await facts.idle()
       await audit.idle()
     },
     disconnect(nodeId, reason) {
