@@ -52,6 +52,8 @@ export interface PlacementLoopDeps {
   readonly nothingBoughtFor?: (instance: InstanceId) => boolean
   /** Default none: the built-in scheduler chooses for every service. */
   readonly schedulers?: SchedulerBook
+  /** See preemption.ts. */
+  readonly evictedPercentPerHour?: number
 }
 
 /** Room below the store's limit for keys, versions and punctuation that the estimate leaves out. */
@@ -60,6 +62,8 @@ const CHUNK_BYTES = MAX_COMMIT_BYTES - 50_000
 const MAX_HOMES = 1_000
 /** How often to see whether something refused may evict others: the fleet may find that it can buy nothing. */
 const PREEMPTION_LOOK_MS = 5_000
+/** A look at a large cluster takes several passes; between them everything else has its turn. */
+const PREEMPTION_GO_ON_MS = 500
 /** Instances named in one `instance.unplaced` event. */
 const NAMED_PER_EVENT = 50
 
@@ -138,11 +142,11 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
       ({ instance, request: { global, rules } }) =>
         !global && rules.scheduler === undefined && rules.priority >= PRIORITY_STEP && nothingBoughtFor(instance),
     )
-    await preemption.run(
+    const goesOn = await preemption.run(
       helpless.map(({ request }) => request),
       view.nodes(),
     )
-    return clock.now() + PREEMPTION_LOOK_MS
+    return clock.now() + (goesOn ? PREEMPTION_GO_ON_MS : PREEMPTION_LOOK_MS)
   }
 
   const recordRefusals = async (refusals: readonly Refusal[]) => {

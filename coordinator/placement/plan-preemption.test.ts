@@ -2,7 +2,8 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { assumedNode } from './plan-offline.ts'
 import type { PlacementNode, PlacementRequest } from './model.ts'
-import { planPreemption, PRIORITY_STEP, type PreemptionInput, type Tenant } from './plan-preemption.ts'
+import { planPreemption, PRIORITY_STEP, type PreemptionInput } from './plan-preemption.ts'
+import type { Tenant } from './plan-victims.ts'
 
 function request(id: string, priority: number, cpuMillis: number, overrides: Partial<PlacementRequest> = {}): PlacementRequest {
   const service = id.split('/').slice(0, 2).join('/')
@@ -51,7 +52,7 @@ function cluster(tenants: Record<string, readonly Tenant[]>, refused: readonly P
   return { refused, nodes, tenantsOf: (id) => tenants[id] ?? [], disruptable: () => limit }
 }
 
-const victims = (input: PreemptionInput) => planPreemption(input).map((eviction) => eviction.victim)
+const victims = (input: PreemptionInput) => planPreemption(input).evictions.map((eviction) => eviction.victim)
 
 describe('preemption', () => {
   it('takes the node where the least important go, then the fewest', () => {
@@ -91,7 +92,7 @@ describe('preemption', () => {
 
   it('does not promise the same room twice', () => {
     const input = cluster({ a: [tenant('s/low/1/1', 0, 1000)] }, [request('s/vip/1/1', 90, 800), request('s/vip/2/1', 90, 800)])
-    const [first, ...others] = planPreemption(input)
+    const [first, ...others] = planPreemption(input).evictions
     expect(first?.beneficiary).toBe('s/vip/1/1')
     expect(others).toEqual([])
   })
@@ -103,6 +104,71 @@ describe('preemption', () => {
     ])
     const nodes = input.nodes.map((node) => ({ ...node, hostPorts: new Set(['80/tcp']) }))
     expect(victims({ ...input, nodes })).toEqual(['s/low/1/1'])
+  })
+
+  it('finds out from sums alone that nothing can help, whatever the cluster: 20 that ask for whole nodes of 100 others', () => {
+    const many = Object.fromEntries(
+      Array.from({ length: 50 }, (_, host) => [
+        `n${host}`,
+        Array.from({ length: 100 }, (_, slot) => tenant(`low${host}/s${slot}/1/1`, 10, 9)),
+      ]),
+    )
+    let looks = 0
+    const tenants = Object.fromEntries(
+      Object.entries(many).map(([host, here]) => [
+        host,
+        here.map((each) => ({
+          ...each,
+          get request() {
+            looks += 1
+            return each.request
+          },
+        })),
+      ]),
+    )
+    const refused = Array.from({ length: 20 }, (_, index) => request(`evil/h${index}/1/1`, 100, 1000))
+    const input = cluster(tenants, refused)
+    const nodes = input.nodes.map((node) => ({ ...node, free: { ...node.free, cpuMillis: 0, slots: 0 } }))
+    looks = 0
+    expect(planPreemption({ ...input, nodes, maxWork: Number.POSITIVE_INFINITY })).toEqual({
+      evictions: [],
+      held: [],
+      after: null,
+    })
+    // About as many as there are tenants times the logarithm of their number; it was that times 20 × 100 × 2.
+    expect(looks).toBeLessThan(5_000 * 30)
+  })
+
+  it('looks at as many nodes as its work allows, goes on after them, and has been everywhere after enough passes', () => {
+    const names = Array.from({ length: 40 }, (_, host) => `n${String(host).padStart(2, '0')}`)
+    const asked: string[] = []
+    const full = Object.fromEntries(names.map((host) => [host, [tenant(`s/keep/${host.slice(1)}/1`, 90, 1000)]]))
+    const input = cluster({ ...full, n33: [tenant('s/low/1/1', 10, 1000)] }, [request('s/vip/1/1', 90, 1000)])
+    const tenantsOf = (id: string) => {
+      asked.push(id)
+      return input.tenantsOf(id)
+    }
+    let after: string | null = null
+    const found: string[] = []
+    let passes = 0
+    do {
+      const before = asked.length
+      const plan = planPreemption({ ...input, tenantsOf, after, maxWork: 50 })
+      expect(asked.length - before).toBeLessThan(12)
+      found.push(...plan.evictions.map(({ victim }) => victim))
+      after = plan.after
+      passes += 1
+    } while (found.length === 0 && passes < 20)
+    expect(found).toEqual(['s/low/1/1'])
+    expect(asked).toEqual([...asked].sort())
+  })
+
+  it('takes no more of others for one app than it may, and says for whom it would have', () => {
+    const hosts = Object.fromEntries(Array.from({ length: 6 }, (_, host) => [`n${host}`, [tenant(`t${host}/web/1/1`, 50, 1000)]]))
+    const refused = Array.from({ length: 6 }, (_, slot) => request(`evil/web/${slot + 1}/1`, 100, 1000))
+    const plan = planPreemption({ ...cluster(hosts, refused), allowance: () => 2 })
+    expect(plan.evictions.map(({ victim }) => victim)).toEqual(['t0/web/1/1', 't1/web/1/1'])
+    expect(plan.held.map(({ id }) => id)).toEqual(['evil/web/3/1', 'evil/web/4/1', 'evil/web/5/1', 'evil/web/6/1'])
   })
 
   it('safety: only less important, unprotected ones, within the limit, and each makes room for somebody', async () => {
@@ -134,10 +200,10 @@ describe('preemption', () => {
           )
           const refused = waiting.map((each, slot) => request(`s/w${slot}/1/1`, each.priority, each.cpu))
           const input = cluster(tenants, refused, limit)
-          const evictions = planPreemption(input)
-          expect(planPreemption({ ...input, refused: [...refused].reverse(), nodes: [...input.nodes].reverse() })).toEqual(
-            evictions,
-          )
+          const { evictions } = planPreemption(input)
+          expect(
+            planPreemption({ ...input, refused: [...refused].reverse(), nodes: [...input.nodes].reverse() }).evictions,
+          ).toEqual(evictions)
           const all = Object.values(tenants).flat()
           const perService = new Map<string, number>()
           for (const eviction of evictions) {

@@ -1,27 +1,35 @@
 /**
  * Who has to go so that something more important can run? For instances that fit nowhere and that no machine is bought for in time: the
  * node on which the least is lost, by the least important victims. Nothing is evicted for a difference below
- * PRIORITY_STEP, nothing beyond a service's disruption limit, and never what cannot simply run elsewhere (strict singletons,
- * holders of local data, one-per-node services). Pure.
+ * PRIORITY_STEP, nothing beyond a service's disruption limit or what the beneficiary's app may still ask of others, and never what
+ * cannot simply run elsewhere (strict singletons, holders of local data, one-per-node services). One pass looks at as many nodes as
+ * its work allows, and the next goes on after them: the best of hundreds of nodes is good enough, and nothing else waits meanwhile. Pure.
  */
-import type { InstanceId, NodeId, ServiceId } from '../../shared/model/identity.ts'
 import { compare } from '../../shared/compare.ts'
-import { firstStaticRejection, firstTallyRejection, type NodeTally, type VolumePlaces } from './filters.ts'
+import { type InstanceId, type NodeId, parseInstanceId, type ServiceId } from '../../shared/model/identity.ts'
+import { firstStaticRejection, type VolumePlaces } from './filters.ts'
 import type { PlacementNode, PlacementRequest } from './model.ts'
+import {
+  afterEviction,
+  type EvictionTerms,
+  type NodeState,
+  roomByPriority,
+  type Tenant,
+  victimsFor,
+  withoutStopping,
+} from './plan-victims.ts'
 
 /** Least difference of priorities (0–100): neighbours in rank must not push each other about. */
 export const PRIORITY_STEP = 10
 /** Refused instances helped in one pass; the others are looked at when these have a place. */
 export const MAX_HELPED = 20
-
-export interface Tenant {
-  readonly id: InstanceId
-  readonly request: PlacementRequest
-  /** On its way out already: its room is as good as free. */
-  readonly stopping: boolean
-  /** May not be evicted whatever asks for its room. */
-  readonly isProtected: boolean
-}
+/** Of so many nodes that can help, the best is taken; the others are not looked at. */
+const ENOUGH_OFFERS = 100
+/** 10 to 20 ms, in looks at one tenant. */
+const WORK_PER_PASS = 20_000
+/** What it costs to learn of a tenant, and to find out whether a node is one for a request, in looks at a tenant. */
+const TENANT_COST = 5
+const NODE_COST = 2
 
 export interface PreemptionInput {
   /** Instances that wait and that nothing else will help. */
@@ -30,6 +38,20 @@ export interface PreemptionInput {
   tenantsOf(node: NodeId): readonly Tenant[]
   /** How many more instances of the service may be out of service now. */
   disruptable(service: ServiceId): number
+  /** How many may be evicted for the sake of the app now, with what goes for others in this pass; absent: as many as it takes. */
+  allowance?(app: string, evictedForOthers: number): number
+  /** The node that the pass before ended with; null: begin with the first. */
+  readonly after?: NodeId | null
+  readonly maxWork?: number
+}
+
+export interface PreemptionPlan {
+  /** In the order in which they were decided. */
+  readonly evictions: readonly Eviction[]
+  /** Those that could be helped, were it not for what their app has taken from others already. */
+  readonly held: readonly PlacementRequest[]
+  /** The last node looked at, when there are more; null: the next pass begins anew. */
+  readonly after: NodeId | null
 }
 
 export interface Eviction {
@@ -43,157 +65,141 @@ export interface Eviction {
 
 interface Offer {
   readonly index: number
+  readonly state: NodeState
   readonly victims: readonly Tenant[]
-  /** Node as it would be without the victims and with the beneficiary. */
-  readonly after: NodeState
 }
 
-interface NodeState {
-  readonly node: PlacementNode
-  readonly tenants: readonly Tenant[]
-}
-
-/** Evictions in the order in which they were decided; equal input gives equal output in any order of its lists. */
-export function planPreemption(input: PreemptionInput): readonly Eviction[] {
-  const evictions: Eviction[] = []
+/** Equal input gives equal output in any order of its lists. */
+export function planPreemption(input: PreemptionInput): PreemptionPlan {
+  const nodes = [...input.nodes].sort((a, b) => compare(a.id, b.id))
+  const waiting = [...input.refused]
+    .sort((a, b) => b.rules.priority - a.rules.priority || compare(a.id, b.id))
+    .slice(0, MAX_HELPED)
+  const volumes = volumePlaces(nodes)
   const taken = new Map<ServiceId, number>()
-  const volumes = volumePlaces(input.nodes)
-  const states = [...input.nodes]
-    .sort((a, b) => compare(a.id, b.id))
-    .map((node): NodeState => withoutTenants({ node, tenants: input.tenantsOf(node.id) }, (tenant) => tenant.stopping))
-  const waiting = [...input.refused].sort((a, b) => b.rules.priority - a.rules.priority || compare(a.id, b.id))
-  const hopeless = new Set<string>()
-  for (const request of waiting.slice(0, MAX_HELPED)) {
-    if (hopeless.has(request.group)) continue
-    const mayGo = (tenant: Tenant) =>
-      !tenant.isProtected && tenant.request.rules.priority <= request.rules.priority - PRIORITY_STEP
-    const room = (service: ServiceId) => input.disruptable(service) - (taken.get(service) ?? 0)
-    let best: Offer | null = null
-    states.forEach((state, index) => {
-      const offer = offerOf(request, state, index, { mayGo, room, volumes })
-      if (offer !== null && (best === null || isLess(offer, best))) best = offer
-    })
-    // The assignment within the callback is not seen by the compiler.
-    const chosen = best as Offer | null
+  const room = (service: ServiceId) => input.disruptable(service) - (taken.get(service) ?? 0)
+  const termsOf = (request: PlacementRequest): EvictionTerms => ({
+    mostPriority: request.rules.priority - PRIORITY_STEP,
+    room,
+    volumes,
+  })
+  const offerOf = (request: PlacementRequest, state: NodeState, index: number): Offer | null => {
+    const victims = victimsFor(request, state, termsOf(request))
+    return victims === null ? null : { index, state, victims }
+  }
+  const { states, offers, after } = gatherOffers(input, nodes, waiting, offerOf)
+
+  const evictions: Eviction[] = []
+  const held: PlacementRequest[] = []
+  const takenFor = new Map<string, number>()
+  for (const request of waiting) {
+    const own = offers.get(request.group) ?? []
+    const app = parseInstanceId(request.id)?.app ?? ''
+    const mine = takenFor.get(app) ?? 0
+    const allowed =
+      input.allowance === undefined ? Number.POSITIVE_INFINITY : input.allowance(app, evictions.length - mine) - mine
+    // What was decided since an offer was made may have changed it: it is made anew when its turn comes.
+    let chosen: Offer | null = null
+    while (chosen === null && own.length > 0) {
+      const best = own.reduce((a, b) => (isLess(b, a) ? b : a))
+      const state = states.get(best.index) ?? best.state
+      if (state === best.state && hasRoom(best.victims, room)) {
+        if (best.victims.length > allowed) break
+        chosen = best
+      } else {
+        const again = offerOf(request, state, best.index)
+        own.splice(own.indexOf(best), 1, ...(again === null ? [] : [again]))
+      }
+    }
     if (chosen === null) {
-      hopeless.add(request.group)
+      if (own.length > 0) held.push(request)
       continue
     }
-    states[chosen.index] = chosen.after
+    states.set(chosen.index, afterEviction(chosen.state, chosen.victims, request))
+    takenFor.set(app, mine + chosen.victims.length)
     for (const { id, request: victim } of chosen.victims) {
       taken.set(victim.service, (taken.get(victim.service) ?? 0) + 1)
       evictions.push({
         victim: id,
         service: victim.service,
-        node: chosen.after.node.id,
+        node: chosen.state.node.id,
         beneficiary: request.id,
         reason: `evicted: ${request.id} of priority ${request.rules.priority} needs its room, it has ${victim.rules.priority}`,
       })
     }
   }
-  return evictions
+  return { evictions, held, after }
 }
 
-interface Terms {
-  mayGo(tenant: Tenant): boolean
-  room(service: ServiceId): number
-  readonly volumes: VolumePlaces
+/** Offers of each group from the nodes that the work of this pass allows, from where the pass before ended. */
+function gatherOffers(
+  input: PreemptionInput,
+  nodes: readonly PlacementNode[],
+  waiting: readonly PlacementRequest[],
+  offerOf: (request: PlacementRequest, state: NodeState, index: number) => Offer | null,
+) {
+  const groups = new Map<string, PlacementRequest>()
+  for (const request of waiting) if (!groups.has(request.group)) groups.set(request.group, request)
+  const offers = new Map<string, Offer[]>([...groups.keys()].map((group) => [group, []]))
+  const states = new Map<number, NodeState>()
+  const first = input.after === null || input.after === undefined ? 0 : nodes.findIndex(({ id }) => id > (input.after ?? ''))
+  let work = input.maxWork ?? WORK_PER_PASS
+  let last: NodeId | null = null
+  for (let index = Math.max(0, first); index < nodes.length; index += 1) {
+    if (work <= 0) return { states, offers, after: last }
+    const node = nodes[index] as PlacementNode
+    last = node.id
+    const asking = [...groups.values()].filter(
+      (request) =>
+        (offers.get(request.group)?.length ?? 0) < ENOUGH_OFFERS &&
+        couldHold(node, request) &&
+        firstStaticRejection(request, node) === null,
+    )
+    work -= NODE_COST * groups.size
+    if (asking.length === 0) continue
+    const tenants = input.tenantsOf(node.id)
+    work -= TENANT_COST * tenants.length
+    const state = withoutStopping({ node, tenants })
+    states.set(index, state)
+    const hasRoomFor = roomByPriority(state)
+    for (const request of asking) {
+      if (!hasRoomFor(request.charge, request.rules.priority - PRIORITY_STEP)) continue
+      work -= tenants.length
+      const offer = offerOf(request, state, index)
+      if (offer !== null) offers.get(request.group)?.push(offer)
+    }
+  }
+  return { states, offers, after: null }
 }
 
-/** What the node would have to give up; null when it cannot make room. No victims when what is stopping there makes room enough. */
-function offerOf(request: PlacementRequest, state: NodeState, index: number, terms: Terms): Offer | null {
-  if (firstStaticRejection(request, state.node) !== null) return null
-  const left = new Map<ServiceId, number>()
-  const candidates = [...state.tenants]
-    .filter(terms.mayGo)
-    .sort((a, b) => a.request.rules.priority - b.request.rules.priority || sizeOf(b) - sizeOf(a) || compare(a.id, b.id))
-    .filter(({ request: { service } }) => {
-      const room = left.get(service) ?? terms.room(service)
-      left.set(service, room - 1)
-      return room > 0
-    })
-  const fits = (victims: ReadonlySet<Tenant>) =>
-    firstTallyRejection(request, tallyOf(withoutTenants(state, (tenant) => victims.has(tenant)).node), terms.volumes) === null
-  const victims = new Set<Tenant>()
-  for (const candidate of candidates) {
-    if (fits(victims)) break
-    victims.add(candidate)
-  }
-  if (!fits(victims)) return null
-  // Who turned out not to be in the way stays, the most important first.
-  for (const candidate of [...victims].reverse()) {
-    victims.delete(candidate)
-    if (!fits(victims)) victims.add(candidate)
-  }
-  const rest = withoutTenants(state, (tenant) => victims.has(tenant))
-  const tenant: Tenant = { id: request.id, request, stopping: false, isProtected: true }
-  return { index, victims: [...victims], after: withTenant(rest, tenant) }
+/** Whether the node is large enough, were it empty. */
+function couldHold({ capacity, free }: PlacementNode, { charge }: PlacementRequest): boolean {
+  return (
+    Math.max(capacity.memoryBytes, free.memoryBytes) >= charge.memoryBytes &&
+    Math.max(capacity.cpuMillis, free.cpuMillis) >= charge.cpuMillis
+  )
+}
+
+function hasRoom(victims: readonly Tenant[], room: (service: ServiceId) => number): boolean {
+  const counts = new Map<ServiceId, number>()
+  for (const { request } of victims) counts.set(request.service, (counts.get(request.service) ?? 0) + 1)
+  for (const [service, count] of counts) if (count > room(service)) return false
+  return true
 }
 
 /** The less important the most important victim, the fewer, and the less important together, the better; ties by the node's id. */
 function isLess(a: Offer, b: Offer): boolean {
-  const [first, second] = [a, b].map(({ victims }) => ({
-    highest: victims.reduce((max, { request }) => Math.max(max, request.rules.priority), -1),
-    count: victims.length,
-    sum: victims.reduce((sum, { request }) => sum + request.rules.priority, 0),
-  })) as [Loss, Loss]
+  const first = lossOf(a)
+  const second = lossOf(b)
   return (first.highest - second.highest || first.count - second.count || first.sum - second.sum || a.index - b.index) < 0
 }
 
-interface Loss {
-  readonly highest: number
-  readonly count: number
-  readonly sum: number
-}
-
-function sizeOf({ request: { charge } }: Tenant): number {
-  return charge.cpuMillis / 1000 + charge.memoryBytes / 2 ** 32
-}
-
-function withoutTenants(state: NodeState, goes: (tenant: Tenant) => boolean): NodeState {
-  const gone = state.tenants.filter(goes)
-  if (gone.length === 0) return state
-  const tenants = state.tenants.filter((tenant) => !goes(tenant))
-  const services = new Map(state.node.services)
-  const hostPorts = new Set(state.node.hostPorts)
-  let { cpuMillis, memoryBytes, diskBytes, slots } = state.node.free
-  for (const { request, stopping } of gone) {
-    cpuMillis += request.charge.cpuMillis
-    memoryBytes += request.charge.memoryBytes
-    diskBytes += request.charge.diskBytes
-    slots += 1
-    // What stops is not among the services of its node any more (node-view.ts).
-    if (!stopping) services.set(request.service, Math.max(0, (services.get(request.service) ?? 0) - 1))
-    for (const port of request.hostPorts) hostPorts.delete(port)
-  }
-  const repels = new Set(tenants.flatMap(({ request }) => (request.affinityRequired ? request.avoid : [])))
-  return { tenants, node: { ...state.node, services, hostPorts, repels, free: { cpuMillis, memoryBytes, diskBytes, slots } } }
-}
-
-function withTenant({ node, tenants }: NodeState, tenant: Tenant): NodeState {
-  const { request } = tenant
-  const { charge, service } = request
-  const free = {
-    cpuMillis: node.free.cpuMillis - charge.cpuMillis,
-    memoryBytes: node.free.memoryBytes - charge.memoryBytes,
-    diskBytes: node.free.diskBytes - charge.diskBytes,
-    slots: node.free.slots - 1,
-  }
+function lossOf({ victims }: Offer) {
   return {
-    tenants: [...tenants, tenant],
-    node: {
-      ...node,
-      free,
-      services: new Map(node.services).set(service, (node.services.get(service) ?? 0) + 1),
-      hostPorts: new Set([...node.hostPorts, ...request.hostPorts]),
-      repels: new Set([...node.repels, ...(request.affinityRequired ? request.avoid : [])]),
-    },
+    highest: victims.reduce((max, { request }) => Math.max(max, request.rules.priority), -1),
+    count: victims.length,
+    sum: victims.reduce((sum, { request }) => sum + request.rules.priority, 0),
   }
-}
-
-function tallyOf(node: PlacementNode): NodeTally {
-  const { cpuMillis, memoryBytes, diskBytes, slots } = node.free
-  return { node, cpuMillis, memoryBytes, diskBytes, slots, services: null, hostPorts: null, repels: null }
 }
 
 function volumePlaces(nodes: readonly PlacementNode[]): VolumePlaces {
