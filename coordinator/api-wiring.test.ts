@@ -47,6 +47,8 @@ async function wired() {
     caPem: null,
     installScript: '',
     agentBinary: noBinary,
+    offeredPrice: () => null,
+    operatorMaxPriority: 90,
     extraMetrics: () => '',
   }
   return { coordinator, apps: apiDeps(wiring).apps }

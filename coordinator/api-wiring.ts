@@ -25,6 +25,10 @@ export interface ApiWiring {
   readonly caPem: string | null
   readonly installScript: string
   agentBinary(platform: string): Promise<AgentBinary | null>
+  /** See ApiDeps. */
+  offeredPrice(provider: string, offering: string): number | null
+  /** See ApiSettings. */
+  readonly operatorMaxPriority: number
   extraMetrics(): string
 }
 
@@ -41,6 +45,8 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
     observed: hub.observed,
     apps: appOperations(coordinator, clock),
     appSpecSchema,
+    offeredPrice: (provider, offering) => wiring.offeredPrice(provider, offering),
+    settings: { operatorMaxPriority: wiring.operatorMaxPriority },
     nodes: {
       cordon: async (node, actor) => void (await cordonNode(steady, node, actor)),
       uncordon: async (node, actor) => void (await uncordonNode(steady, node, actor)),

@@ -71,13 +71,15 @@ describe('the coordinator’s configuration', () => {
   lab: { kind: exec, command: [/bin/cloud] }
 pools:
   - { name: a, provider: local, offering: small, max: 3 }
-  - { name: b, provider: lab, capacity: { cpus: 2, memory: 4G } }
+  - { name: b, provider: lab, capacity: { cpus: 2, memory: 4G }, priceUsdPerHour: 0 }
+  - { name: c, provider: lab, capacity: { cpus: 2, memory: 4G }, static: true }
 `
     const config = await loadCoordinatorConfig(sourcesOf({ file }))
     expect(
       config.pools.map(({ capacity, priceUsdPerHour, max }) => [capacity.cpuMillis, capacity.memoryBytes, priceUsdPerHour, max]),
     ).toEqual([
       [500, 2 ** 29, 0.01, 3],
+      [2000, 4 * 2 ** 30, 0, 10],
       [2000, 4 * 2 ** 30, 0, 10],
     ])
     expect(config.providers.lab).toMatchObject({ kind: 'exec', createTimeout: 300_000 })
@@ -107,6 +109,13 @@ pools:
         file: `a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [${Array(20).fill('*a').join(',')}]\nc: &c [${Array(20).fill('*b').join(',')}]\nd: [${Array(20).fill('*c').join(',')}]`,
       },
       /expands too far/,
+    ],
+    [
+      'a pool that would be outside the budget',
+      {
+        file: 'providers: { lab: { kind: exec, command: [x] } }\npools:\n  - { name: a, provider: lab, capacity: { cpus: 2, memory: 4G } }',
+      },
+      /\/c\.yaml:3 pools.*The pool a needs a priceUsdPerHour/,
     ],
     ['missing file', { argv: ['--config', '/none.yaml'] }, /\/none\.yaml does not exist/],
     ['bad host:port', { argv: ['--listen', '127.0.0.1'] }, /no host:port/],

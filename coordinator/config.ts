@@ -42,7 +42,8 @@ const offeringSchema = z.strictObject({
   memory: bytesSchema,
   disk: bytesSchema.default(20 * 2 ** 30),
   slots: capacityShape.slots.default(50),
-  priceUsdPerHour: z.number().min(0).default(0),
+  /** null: not known; machines of this host cost nothing. */
+  priceUsdPerHour: z.number().min(0).nullable().default(null),
 })
 export type OfferingSettings = z.output<typeof offeringSchema>
 
@@ -235,6 +236,17 @@ export const coordinatorSettings = {
     default: 'UTC',
   }),
   'placement.strategy': oneOfSetting(['spread', 'binpack', 'random'], { doc: 'How nodes are ranked.', default: 'spread' }),
+  'placement.evictedPercentPerHour': numberSetting(
+    {
+      doc: 'Part of all instances that may be evicted within an hour for more important ones, at least 10; half of them for one app. 0: none ever.',
+      default: 10,
+    },
+    { min: 0, max: 100 },
+  ),
+  'placement.operatorMaxPriority': numberSetting(
+    { doc: 'Highest priority of services that operators deploy; above it the role admin is needed.', default: 90 },
+    { min: 0, max: 100, integer: true },
+  ),
   schedulers: structureSetting<SchedulersSettings>(schedulersSchema, 'mapping of schedulers', {
     doc: 'Schedulers of your own by name, which app files can ask for; see “Schedulers” below.',
     default: {},
@@ -271,7 +283,11 @@ export interface CoordinatorConfig {
   readonly keysStaleAfterMs: number
   readonly history: { readonly maxBytes: number }
   readonly forecast: { readonly timeZone: string }
-  readonly placement: { readonly strategy: 'spread' | 'binpack' | 'random' }
+  readonly placement: {
+    readonly strategy: 'spread' | 'binpack' | 'random'
+    readonly evictedPercentPerHour: number
+    readonly operatorMaxPriority: number
+  }
   readonly schedulers: readonly SchedulerConfig[]
   /** All settings for people, secrets replaced. */
   printable(): Readonly<Record<string, unknown>>
@@ -350,7 +366,11 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
     keysStaleAfterMs: values.keysStaleAfter,
     history: Object.freeze({ maxBytes: values['history.maxBytes'] }),
     forecast: Object.freeze({ timeZone: values['forecast.timeZone'] }),
-    placement: Object.freeze({ strategy: values['placement.strategy'] }),
+    placement: Object.freeze({
+      strategy: values['placement.strategy'],
+      evictedPercentPerHour: values['placement.evictedPercentPerHour'],
+      operatorMaxPriority: values['placement.operatorMaxPriority'],
+    }),
     schedulers: Object.freeze(schedulers),
     printable: loaded.printable,
   })
@@ -387,12 +407,29 @@ function resolvePools(loaded: Loaded, faults: Fault[]): Pool[] {
         ...at('capacity'),
         message: `The pool ${pool.name} needs a capacity, or an offering that its provider describes.`,
       })
+    const price = pool.priceUsdPerHour ?? offeredPrice(providers, pool.provider, pool.offering) ?? (pool.static ? 0 : null)
+    if (provider && price === null)
+      faults.push({
+        ...at('priceUsdPerHour'),
+        message: `The pool ${pool.name} needs a priceUsdPerHour, or an offering that has one; 0 if its machines cost nothing and count for no budget.`,
+      })
     return {
       ...pool,
       capacity: given ? capacityOf(given) : { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, slots: 0 },
-      priceUsdPerHour: pool.priceUsdPerHour ?? offering?.priceUsdPerHour ?? 0,
+      priceUsdPerHour: price ?? 0,
     }
   })
+}
+
+/** USD per hour of a provider's offering; null when nobody says. What runs on this very host costs nothing unless it says so. */
+export function offeredPrice(
+  providers: Readonly<Record<string, ProviderSettings>>,
+  provider: string,
+  offering: string,
+): number | null {
+  const settings = Object.hasOwn(providers, provider) ? providers[provider] : undefined
+  const offered = settings && Object.hasOwn(settings.offerings, offering) ? settings.offerings[offering]?.priceUsdPerHour : null
+  return offered ?? (settings?.kind === 'local' ? 0 : null)
 }
 
 /** The capacity that settings describe. */

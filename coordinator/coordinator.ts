@@ -65,6 +65,8 @@ export interface CoordinatorSettings {
   readonly fleet: Partial<FleetConfig>
   readonly fleetEnabled: boolean
   readonly strategy: Strategy
+  /** See preemption.ts; absent: its default. */
+  readonly evictedPercentPerHour?: number
   /** IANA zone in whose days and weeks demand repeats. */
   readonly forecastTimeZone: string
   /** SHA-256 of the CA; null without TLS. */
@@ -130,6 +132,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     config: { strategy: settings.strategy },
     ...charges,
     nothingBoughtFor,
+    ...(settings.evictedPercentPerHour === undefined ? {} : { evictedPercentPerHour: settings.evictedPercentPerHour }),
   })
   const scaling = createScalingLoop({
     state,

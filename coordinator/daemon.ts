@@ -37,6 +37,7 @@ import {
   databasePath,
   historyPath,
   loadCoordinatorConfig,
+  offeredPrice,
 } from './config.ts'
 import { countObjects, createCoordinator } from './coordinator.ts'
 import { forecastMetrics } from './forecast/forecast-metrics.ts'
@@ -160,6 +161,7 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
         fleet: config.fleet,
         fleetEnabled: config.fleet.enabled,
         strategy: config.placement.strategy,
+        evictedPercentPerHour: config.placement.evictedPercentPerHour,
         forecastTimeZone: config.forecast.timeZone,
         caDigest: tls?.caDigest ?? null,
         urls: config.advertiseUrls,
@@ -169,7 +171,7 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
     if (first)
       process.stderr.write(`The first operator token (role admin), shown once, is also in ${first.path}:\n  ${first.text}\n`)
 
-    const { app } = createApiServer(coordinator, { clock, ids, logger, tls, binaries })
+    const { app } = createApiServer(coordinator, { clock, ids, logger, tls, binaries, config })
     const api = await startHttpServer({
       app,
       listen: config.listen,
@@ -249,6 +251,7 @@ function createApiServer(
     logger: Logger
     tls: TlsIdentity | null
     binaries: ReturnType<typeof agentBinaries>
+    config: CoordinatorConfig
   },
 ) {
   const app = createApi(
@@ -259,6 +262,8 @@ function createApiServer(
       logger: parts.logger.with({ part: 'api' }),
       caPem: parts.tls?.caPem ?? null,
       installScript: INSTALL_SCRIPT,
+      offeredPrice: (provider, offering) => offeredPrice(parts.config.providers, provider, offering),
+      operatorMaxPriority: parts.config.placement.operatorMaxPriority,
       async agentBinary(platform) {
         const arch = /^linux-(x64|arm64)$/.exec(platform)?.[1]
         const binary = arch === undefined ? null : await parts.binaries.get(arch as AgentArch)

@@ -11,7 +11,7 @@ import {
   aServiceRecord,
   someAssignments,
 } from '../../test/builders/records.ts'
-import { anAppSpec, aServiceSpec } from '../../test/builders/specs.ts'
+import { anAppSpec, aPlacement, aServiceSpec } from '../../test/builders/specs.ts'
 import { ROUTE_ROLES } from './roles.ts'
 import type { AppView, InstanceView, StatusView } from './schemas.ts'
 
@@ -109,9 +109,44 @@ describe('apps', () => {
     const response = await bed.send('POST', '/v1/apps?dryRun=true', { body: { spec: anAppSpec() } })
     expect(await response.json()).toMatchObject({ changes: ['add service web'] })
     await bed.send('PUT', '/v1/pools/p?dryRun=true', {
-      body: { provider: 'x', max: 1, capacity: { cpuMillis: 1, memoryBytes: 1 } },
+      body: { provider: 'x', max: 1, capacity: { cpuMillis: 1, memoryBytes: 1 }, priceUsdPerHour: 0.1 },
     })
     expect(bed.state.snapshot.revision).toBe(revision)
+  })
+
+  it('operators deploy up to their highest priority, administrators above it, and what is there stays', async () => {
+    const bed = await apiBed()
+    const deploy = (as: 'operator' | 'admin', priority: number, query = '') =>
+      bed.send('POST', `/v1/apps${query}`, {
+        as,
+        body: { spec: anAppSpec({ services: [aServiceSpec({ placement: aPlacement({ priority }) })] }) },
+      })
+    expect((await deploy('operator', 90)).status).toBe(202)
+    const refused = await deploy('operator', 91)
+    expect(refused.status).toBe(403)
+    expect(await refused.json()).toMatchObject({ errors: [{ pointer: '/spec/services/0/placement/priority' }] })
+    expect((await deploy('operator', 91, '?dryRun=true')).status).toBe(403)
+    expect((await deploy('admin', 95)).status).toBe(202)
+    expect((await deploy('operator', 95)).status).toBeLessThan(300)
+    expect((await deploy('operator', 96)).status).toBe(403)
+  })
+
+  it('a pool has a price: given, or that of its offering; only static pools need none', async () => {
+    const bed = await apiBed()
+    const put = (name: string, fields: object) =>
+      bed.send('PUT', `/v1/pools/${name}`, { body: { max: 1000, capacity: { cpuMillis: 1000, memoryBytes: 1e9 }, ...fields } })
+    const refused = await put('free', { provider: 'x' })
+    expect(refused.status).toBe(422)
+    expect(await refused.json()).toMatchObject({ errors: [{ pointer: '/priceUsdPerHour' }] })
+    expect(bed.state.snapshot.get('pool', 'free')).toBeUndefined()
+    for (const [name, fields, price] of [
+      ['given', { provider: 'x', priceUsdPerHour: 0 }, 0],
+      ['offered', { provider: 'lab', offering: 'small' }, 0.02],
+      ['static', { provider: 'x', static: true }, 0],
+    ] as const) {
+      expect((await put(name, fields)).status, name).toBe(201)
+      expect(bed.state.snapshot.get('pool', name)?.priceUsdPerHour, name).toBe(price)
+    }
   })
 
   it('shows the source to operators only', async () => {

@@ -191,6 +191,8 @@ export interface ApiDeps {
   readonly explain: Explanations
   readonly fleet: { figures(): FleetFigures; view(): FleetView }
   readonly history: History
+  /** USD per hour of a provider's offering; null when it is not known. */
+  offeredPrice(provider: string, offering: string): number | null
   readonly caPem: string | null
   /** null when this coordinator carries no binary for the platform. */
   agentBinary(platform: string): Promise<AgentBinary | null>
@@ -207,6 +209,8 @@ export interface ApiSettings {
   /** Failed authentications of one address. Default 1 per second and 20. */
   readonly failureRatePerS?: number
   readonly failureBurst?: number
+  /** Highest priority that services get from operators who are no administrators. Default 90. */
+  readonly operatorMaxPriority?: number
   /** `/metrics` without a token. Default false. */
   readonly publicMetrics?: boolean
 }

@@ -33,7 +33,8 @@ export const poolInput = z
       diskBytes: z.number().int().nonnegative().default(0),
       slots: z.number().int().positive().max(10_000).default(110),
     }),
-    priceUsdPerHour: z.number().nonnegative().default(0),
+    /** Absent: what its provider says of the offering; 0 for static pools. A machine without a known price would be outside the budget. */
+    priceUsdPerHour: z.number().nonnegative().optional(),
     min: z.number().int().nonnegative().max(10_000).default(0),
     max: z.number().int().nonnegative().max(10_000),
     labels: z.record(z.string().max(200), z.string().max(1000)).default({}),

@@ -4,6 +4,7 @@ import { type Fault, InputError, NotFoundError } from '../../shared/errors.ts'
 import { serviceId } from '../../shared/model/identity.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
 import { checkAppSpec } from '../apps/check-app-spec.ts'
+import type { Operator } from '../access/operator-tokens.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
 import { explainService } from './explain.ts'
@@ -32,6 +33,9 @@ interface DeployBody {
   readonly source: string
   readonly ifRevision?: number | null | undefined
 }
+/** Above it nothing that an operator deploys can evict what an administrator placed there: priorities have to differ by 10. */
+export const OPERATOR_MAX_PRIORITY = 90
+
 const dryRunQuery = z.strictObject({ dryRun: queryFlag.optional() })
 
 export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
@@ -98,12 +102,27 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
     }
   }
 
+  /** Whoever may deploy may evict: above this only what an administrator has put there stays. */
+  const requirePriority = (spec: AppSpec) => {
+    const most = deps.settings?.operatorMaxPriority ?? OPERATOR_MAX_PRIORITY
+    const present = new Map(state.snapshot.get('app', spec.name)?.spec.services.map((each) => [each.name, each.placement.priority]))
+    const faults = spec.services.flatMap(({ name, placement: { priority } }, index): Fault[] =>
+      priority <= Math.max(most, present.get(name) ?? 0)
+        ? []
+        : [{ path: `/spec/services/${index}/placement/priority`, message: `${priority} is more than operators may give: ${most}` }],
+    )
+    if (faults.length > 0)
+      throw new HttpProblem('forbidden', 'Priorities above the bound of operators (placement.operatorMaxPriority) need the role admin.', {
+        faults,
+      })
+  }
+
   const deploy = async (
     name: string | undefined,
     body: DeployBody,
     query: z.output<typeof dryRunQuery>,
     request: Request,
-    actor: string,
+    { actor, operator }: { readonly actor: string; readonly operator: Operator | null },
   ) => {
     const appName = name ?? body.name ?? body.spec.name
     for (const [pointer, given] of [
@@ -114,6 +133,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
         throw new InputError('The names differ.', [{ path: pointer, message: `must be ${appName}, as elsewhere in the request` }])
     }
     requireAllowed(body.spec)
+    if (operator === null || !mayAct(operator.role, 'admin')) requirePriority(body.spec)
     const matched = matchRevision(request, state.snapshot.get('app', appName)?.revision ?? null)
     if (query.dryRun) return apps.preview({ spec: body.spec, source: body.source })
     const change = await apps.deploy({
@@ -135,7 +155,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
       returns: deployed,
       status: 200,
     },
-    ({ body, query, request, actor }) => deploy(undefined, body, query, request, actor),
+    (call) => deploy(undefined, call.body, call.query, call.request, call),
   )
   add(
     {
@@ -147,7 +167,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
       body: deployBody,
       returns: deployed,
     },
-    ({ params, body, query, request, actor }) => deploy(params.app, body, query, request, actor),
+    (call) => deploy(call.params.app, call.body, call.query, call.request, call),
   )
 
   add(

@@ -1,7 +1,7 @@
 /** Nodes, pools and machines. */
 import { z } from '@hono/zod-openapi'
 import { specHashOf } from '../../shared/canonical.ts'
-import { ConflictError, NotFoundError } from '../../shared/errors.ts'
+import { ConflictError, InputError, NotFoundError } from '../../shared/errors.ts'
 import { parseDurationMs } from '../../shared/units.ts'
 import { serviceId } from '../../shared/model/identity.ts'
 import type { Pool } from '../../shared/model/node.ts'
@@ -232,6 +232,16 @@ function addPoolRoutes({ add }: Endpoints, deps: ApiDeps): void {
     if (!pool) throw new NotFoundError(`There is no pool ${name}.`)
     return pool
   }
+  const priceOf = (pool: z.output<typeof poolInput>): number => {
+    const known = pool.priceUsdPerHour ?? deps.offeredPrice(pool.provider, pool.offering) ?? (pool.static ? 0 : null)
+    if (known !== null) return known
+    throw new InputError('The pool has no price.', [
+      {
+        path: '/priceUsdPerHour',
+        message: `must be given: ${pool.provider} names no price of ${pool.offering === '' ? 'its machines' : pool.offering}; 0 if they cost nothing and count for no budget`,
+      },
+    ])
+  }
   const answer = (pool: Pool, status = 200) =>
     new Response(`${JSON.stringify(viewPool(state.snapshot, pool))}\n`, {
       status,
@@ -259,7 +269,7 @@ function addPoolRoutes({ add }: Endpoints, deps: ApiDeps): void {
       returns: poolView,
     },
     async ({ params, query, body, request, actor }) => {
-      const wanted: Pool = { ...body, name: params.pool }
+      const wanted: Pool = { ...body, name: params.pool, priceUsdPerHour: priceOf(body) }
       const created = await commitChange(state, (change, snapshot) => {
         const present = snapshot.get('pool', params.pool)
         requireMatch(request, present ?? null)

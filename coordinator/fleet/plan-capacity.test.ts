@@ -89,7 +89,9 @@ describe('capacity', () => {
     expect(result.blocked.get('s/a/1/1')).toBe('no pool fits, a: memory')
     // Fewer than three may err, or lie: they are not believed beyond a fifth.
     for (const count of [1, 2]) {
-      expect(poolsOf(plan({ refused: requests('s/a', 1, 240), nodes: joined(count), pools: [pool('a', 300, 0.1)] }))).toEqual(['a'])
+      expect(poolsOf(plan({ refused: requests('s/a', 1, 240), nodes: joined(count), pools: [pool('a', 300, 0.1)] }))).toEqual([
+        'a',
+      ])
       expect(poolsOf(plan({ refused: requests('s/a', 1, 250), nodes: joined(count), pools: [pool('a', 300, 0.1)] }))).toEqual([])
     }
   })

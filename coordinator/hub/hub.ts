@@ -3,7 +3,6 @@
  * The only writer of `Observed`. Nothing here decides about instances; it carries decisions down and facts up.
  */
 import type { Clock, Timer } from '../../shared/clock.ts'
-import { messageOf } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { type InstanceId, type NodeId, parseInstanceId, serviceIdOf } from '../../shared/model/identity.ts'
 import type { InstanceStatus } from '../../shared/model/observation.ts'

@@ -58,6 +58,6 @@ function offeringsOf(settings: Readonly<Record<string, OfferingSettings>>): read
   return Object.entries(settings).map(([name, offering]) => ({
     name,
     capacity: capacityOf(offering),
-    priceUsdPerHour: offering.priceUsdPerHour,
+    priceUsdPerHour: offering.priceUsdPerHour ?? 0,
   }))
 }

@@ -197,6 +197,7 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
       }),
     },
     history: createMemoryHistory(clock),
+    offeredPrice: (provider, offering) => (provider === 'lab' && offering === 'small' ? 0.02 : null),
     caPem: null,
     agentBinary: async (platform) =>
       platform === 'linux-x64'
