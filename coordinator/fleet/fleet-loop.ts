@@ -82,6 +82,8 @@ export interface FleetLoop extends Loop {
 /** After planning what to buy, the plan rests this many times as long as it took: at most a fifth of a core goes into it. */
 const REST_PER_WORK = 4
 const LONGEST_REST_MS = 2_000
+/** What the clouds say that a person should know. */
+const ALARMS: ReadonlySet<string> = new Set(['list-distrusted', 'foreign', 'notice-implausible', 'mass-interruption'])
 
 export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const { state, observed, clock } = deps
@@ -194,6 +196,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
         livenessOf,
         startedAtMs: startWallMs,
         frozen: observed.frozen !== null,
+        wallAheadMs: clock.now() - nowMs(),
         config,
       },
       reapMemory,
@@ -201,7 +204,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     )
     reapMemory = plan.memory
     if (plan.reasons.length > 0 || plan.actions.length > 0) reasons.set('reap', plan.reasons)
-    await records.alarm(plan.reasons.filter((reason) => reason.code === 'list-distrusted' || reason.code === 'foreign'))
+    await records.alarm(plan.reasons.filter((reason) => ALARMS.has(reason.code)))
     for (const action of plan.actions) await records.applyReap(action)
     return plan.wakeAtMs
   }

@@ -53,6 +53,8 @@ describe('planReap', () => {
     expect(actionsAt(T0 + 120_000, drain)).toEqual([])
     expect(actionsAt(T0 + 130_000, drain)).toEqual([])
     expect(actionsAt(T0 + 60_000, drain)).toHaveLength(1)
+    // Seconds for milliseconds end nothing.
+    expect(actionsAt(Math.floor(T0 / 1000) + 120)).toEqual([])
     expect(actionsAt(T0 + 120_000, { ...drain, by: 'fleet' })).toHaveLength(1)
   })
 })

@@ -9,7 +9,7 @@ import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
 import type { CloudMachine } from '../providers/provider.ts'
 import type { FleetConfig } from './config.ts'
 import { isComing, mayExist } from './machine-states.ts'
-import { INTERRUPTED_BY } from './drain-reasons.ts'
+import { type Announcement, noticesOf } from './plan-notices.ts'
 
 export interface CloudList {
   readonly provider: string
@@ -50,6 +50,8 @@ export interface ReapInput {
   readonly machines: readonly MachineRecord[]
   readonly nodes: readonly NodeRecord[]
   readonly livenessOf: (nodeId: NodeId) => Liveness
+  /** Wall time less the steady time of decisions: deadlines of clouds are wall time. */
+  readonly wallAheadMs?: number
   /** When this coordinator began to act; machines could not join before. */
   readonly startedAtMs: number
   readonly frozen: boolean
@@ -90,6 +92,7 @@ export function planReap(
   for (const list of input.lists) {
     const ours = sorted.filter((machine) => machine.provider === list.provider && mayExist(machine))
     const claimed = new Set<CloudMachine>()
+    const announced: Announcement[] = []
     const absent: MachineRecord[] = []
     for (const machine of ours) {
       const found = findMachine(machine, list.machines)
@@ -102,13 +105,18 @@ export function planReap(
       if (overdue.has(machine.id)) continue
       const node = nodeOf.get(machine.id)
       const endsAtMs = found.interruptionAtMs ?? null
-      if (endsAtMs !== null && node && machine.phase === 'joined' && !isInterrupted(node, endsAtMs))
-        actions.push({ kind: 'interrupt', nodeId: node.id, deadlineAtMs: endsAtMs })
+      if (endsAtMs !== null && node && machine.phase === 'joined')
+        announced.push({ machineId: machine.id, node, endsAtMs: endsAtMs - (input.wallAheadMs ?? 0) })
       const running = found.state === 'running'
       const news = machine.providerId === null || machine.phase === 'requested' || (machine.phase === 'booting' && running)
       if (news && machine.phase !== 'terminating')
         actions.push({ kind: 'confirm', machineId: machine.id, providerId: found.id, running })
     }
+
+    const joined = ours.filter((machine) => machine.phase === 'joined').length
+    const notices = noticesOf(list.provider, announced, joined, nowMs)
+    actions.push(...notices.actions)
+    reasons.push(...notices.reasons)
 
     const distrust = distrustReason(list, ours, absent, nodeOf, input.livenessOf)
     if (distrust !== null) reasons.push({ subject: list.provider, code: 'list-distrusted', text: distrust })
@@ -169,10 +177,6 @@ export function planReap(
   const known = new Set(machines.filter(mayExist).map((machine) => machine.id))
   for (const id of missing.keys()) if (!known.has(id)) missing.delete(id)
   return { actions, reasons, wakeAtMs, memory: { missing, orphans } }
-}
-
-function isInterrupted({ drain }: NodeRecord, deadlineAtMs: number): boolean {
-  return drain?.by === INTERRUPTED_BY && drain.deadlineAtMs <= deadlineAtMs
 }
 
 /** By the provider's id where we know it, else by the name that we gave it. */

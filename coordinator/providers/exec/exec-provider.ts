@@ -144,7 +144,7 @@ function toMachine(value: unknown): CloudMachine | null {
   if (!parsed.success) return null
   const { id, name, state, address, createdAt, interruptionAt } = parsed.data
   const known = STATES.find((candidate) => candidate === state) ?? 'unknown'
-  const interruptionAtMs = epochMsOf(interruptionAt)
+  const interruptionAtMs = noticeMsOf(interruptionAt)
   return {
     id,
     name,
@@ -159,6 +159,12 @@ function toMachine(value: unknown): CloudMachine | null {
 function epochMsOf(value: string | number | null | undefined): number | null {
   const ms = typeof value === 'number' ? value : Date.parse(value ?? '')
   return Number.isFinite(ms) ? ms : null
+}
+
+/** As `epochMsOf`; 0 and less are how scripts say "none". What cannot be true is for the fleet to judge (plan-notices.ts). */
+function noticeMsOf(value: string | number | null | undefined): number | null {
+  const ms = epochMsOf(value)
+  return ms === null || ms <= 0 ? null : ms
 }
 
 /** A machine whose tags are given and are not ours is not ours. Without tags the command has chosen by them itself. */
