@@ -72,6 +72,20 @@ describe('fleet loop: draining, giving back and moving', () => {
     expect(await bed.events('node.interrupted')).toHaveLength(1)
   })
 
+  it('§8.3: the end of all machines at once moves what can be moved, and stops nothing that has no other place', async () => {
+    const bed = await makeBed([pool('small', { max: 4 })], { minNodeAgeMs: 1e9, reapIntervalMs: 10_000, forceGraceMs: 1_000 })
+    await bed.ask(12)
+    await bed.clock.advance(120_000)
+    expect(bed.cloud.live()).toHaveLength(4)
+    for (const { name } of bed.cloud.live()) bed.cloud.interrupt(name, 60_000, false)
+    await bed.clock.advance(600_000)
+    expect(bed.nodes().map((node) => node.drain?.by)).toEqual(Array(4).fill('cloud'))
+    expect(await bed.events('node.interrupted')).toHaveLength(4)
+    expect(await bed.events('fleet.mass-interruption')).toHaveLength(1)
+    expect(await bed.events('node.drain-forced')).toEqual([])
+    expect(bed.placed()).toBe(12)
+  })
+
   it('row 11: two pools that fit equally are not exchanged in fourteen hours of steady and of wavering demand', async () => {
     const bed = await fleetBed([fleetPool('a'), fleetPool('b')], { minNodeAgeMs: 60_000 })
     await bed.ask(5)

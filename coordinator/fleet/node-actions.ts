@@ -46,15 +46,21 @@ export function drainNode(deps: NodeActionDeps, nodeId: NodeId, options: DrainOp
 
 /**
  * The cloud takes the machine away at `deadlineAtMs` (spot interruption): the node drains with that deadline, which never moves
- * back when the notice comes again, and is not taken back. Throws NotFoundError.
+ * back when the notice comes again, and is not taken back. What is left at `forceAtMs` is stopped. Throws NotFoundError.
  */
-export function interruptNode(deps: NodeActionDeps, nodeId: NodeId, deadlineAtMs: number, by: string): Promise<NodeRecord> {
+export function interruptNode(
+  deps: NodeActionDeps,
+  nodeId: NodeId,
+  deadlineAtMs: number,
+  by: string,
+  forceAtMs = deadlineAtMs,
+): Promise<NodeRecord> {
   const nowMs = deps.clock.now()
   const inS = Math.max(0, Math.round((deadlineAtMs - nowMs) / 1000))
   const message = `${nodeId} is interrupted: the cloud takes its machine away in ${inS} s (told by ${by})`
   return editNode(deps, nodeId, by, 'node.interrupted', message, (node) => {
     const { drain } = node
-    if (drain?.by === INTERRUPTED_BY && drain.deadlineAtMs <= deadlineAtMs) return node
+    if (drain?.by === INTERRUPTED_BY && drain.deadlineAtMs <= forceAtMs) return node
     return {
       ...node,
       availability: node.availability === 'drained' ? 'drained' : 'draining',
@@ -62,7 +68,7 @@ export function interruptNode(deps: NodeActionDeps, nodeId: NodeId, deadlineAtMs
         reason: 'interrupted: the cloud takes its machine away',
         by: INTERRUPTED_BY,
         startedAtMs: drain?.startedAtMs ?? nowMs,
-        deadlineAtMs: Math.min(deadlineAtMs, drain?.deadlineAtMs ?? deadlineAtMs),
+        deadlineAtMs: Math.min(forceAtMs, drain?.deadlineAtMs ?? forceAtMs),
         deleteMachine: true,
       },
     }

@@ -61,22 +61,6 @@ describe('drain', () => {
     expect(kinds(input([], { frozen: true }), 5000)).toEqual(['drained'])
   })
 
-  it('a third of all machines announced as taken at once is forced only as far as the cloud takes them: the rest has no other place', () => {
-    const drained = (count: number, joined: number) => {
-      const ids = Array.from({ length: count }, (_, index) => String(index))
-      const nodes = ids.map((id) => ({ ...input([]).nodes[0], id, machineId: `m-${id}`, drain: { ...DRAIN, by: 'cloud' } }) as NodeRecord)
-      const machines = new Map(
-        Array.from({ length: joined }, (_, id) => [`m-${id}`, { id: `m-${id}`, phase: 'joined' } as MachineRecord]),
-      )
-      return planDrain(input([{}], { nodes, machines }), 1000)
-    }
-    expect(drained(5, 6).actions).toEqual([])
-    expect(drained(5, 6).reasons[0]?.text).toContain('with 4 others')
-    expect(drained(2, 6).actions.map(({ kind }) => kind)).toEqual(['force-stop', 'force-stop'])
-    expect(drained(5, 15).actions).toHaveLength(5)
-    expect(drained(1, 1).actions).toHaveLength(1)
-  })
-
   it('machine phases only move forward', () => {
     const order = Object.keys(MACHINE_TRANSITIONS)
     for (const [from, nexts] of Object.entries(MACHINE_TRANSITIONS))

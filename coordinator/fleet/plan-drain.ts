@@ -6,8 +6,6 @@ import { compare } from '../../shared/compare.ts'
 import type { NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, NodeRecord } from '../../shared/model/node.ts'
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
-import { INTERRUPTED_BY } from './drain-reasons.ts'
-import { isMass } from './plan-notices.ts'
 import type { InstanceRecord } from '../state/objects.ts'
 
 export type DrainAction =
@@ -35,9 +33,6 @@ export function planDrain(input: DrainInput, nowMs: number): Plan<DrainAction> {
   const actions: DrainAction[] = []
   const reasons: Reason[] = []
   let wakeAtMs: number | null = null
-  const interrupted = input.nodes.filter((node) => node.drain?.by === INTERRUPTED_BY && input.instancesOn(node.id).length > 0)
-  const joined = [...input.machines.values()].filter((machine) => machine.phase === 'joined').length
-  const isMassInterruption = isMass(interrupted.length, joined)
   for (const node of [...input.nodes].sort((a, b) => compare(a.id, b.id))) {
     if (node.drain === null || (node.availability !== 'draining' && node.availability !== 'drained')) continue
     const instances = input.instancesOn(node.id)
@@ -64,9 +59,6 @@ export function planDrain(input: DrainInput, nowMs: number): Plan<DrainAction> {
       wakeAtMs = earliest(wakeAtMs, node.drain.deadlineAtMs)
     } else if (input.frozen) {
       say('frozen', 'is overdue, but nothing is forced while too many nodes are silent')
-    } else if (isMassInterruption && node.drain.by === INTERRUPTED_BY) {
-      // A cloud that means it takes the machine; if it does not, what runs there runs on until there is room for it.
-      say('not-taken', `was to be taken with ${interrupted.length - 1} others: what has no other place stays until it is`)
     } else if (running.length > 0) {
       say('forced', `the deadline is over, ${names(running)} must stop`)
       actions.push({ kind: 'force-stop', nodeId: node.id })

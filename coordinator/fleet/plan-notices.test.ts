@@ -45,10 +45,18 @@ describe('notices of the cloud that it takes machines away', () => {
     expect(noticesOf('lab', again(NOW + 60_000), 9, NOW).actions).toHaveLength(1)
   })
 
-  it('a whole spot pool at once is believed, each machine, and told as such', () => {
+  it('a whole spot pool at once is believed, each machine, but nothing there is stopped by force; what is left of it is as any other', () => {
     const { actions, reasons } = noticesOf('lab', announced(NOW + 120_000, 5), 6, NOW)
     expect(actions).toHaveLength(5)
+    for (const action of actions) expect(action).toMatchObject({ deadlineAtMs: NOW + 120_000, forceAtMs: NOW + 7 * DAY_MS })
     expect(reasons.map(({ code }) => code)).toEqual(['mass-interruption'])
     expect(noticesOf('lab', announced(NOW + 120_000, 2), 6, NOW).reasons).toEqual([])
+    const drain = { reason: '', by: 'cloud', startedAtMs: NOW, deadlineAtMs: NOW + 7 * DAY_MS, deleteMachine: true }
+    const left = (count: number) => announced(NOW + 120_000, count).map((each) => ({ ...each, node: { ...each.node, drain } }))
+    expect(noticesOf('lab', left(5), 6, NOW + 60_000).actions).toEqual([])
+    expect(noticesOf('lab', left(2), 6, NOW + 60_000).actions).toEqual([
+      { kind: 'interrupt', nodeId: 'n-0', deadlineAtMs: NOW + 120_000 },
+      { kind: 'interrupt', nodeId: 'n-1', deadlineAtMs: NOW + 120_000 },
+    ])
   })
 })

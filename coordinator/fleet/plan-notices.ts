@@ -18,6 +18,8 @@ export interface Interruption {
   readonly kind: 'interrupt'
   readonly nodeId: NodeId
   readonly deadlineAtMs: number
+  /** When what is left there is stopped by force, if that is not the deadline. */
+  readonly forceAtMs?: number
 }
 
 /** 1973 in ms, the year 5138 in seconds. */
@@ -30,40 +32,41 @@ const AHEAD_MS = 7 * 86_400_000
 const GRACE_MS = 30_000
 /** A deadline that comes sooner than the one known by less is the same one, by a clock that is being set. */
 const SAME_MS = 5_000
-/** More than this share of a provider's machines at once is told as such, and nothing there is stopped by force (plan-drain.ts). */
-export const MASS_SHARE = 1 / 3
+/**
+ * More than this share of a provider's machines at once, if true, is more than can be replaced in time; if not, it must not end them. So
+ * everything moves, but what has found no other place when its time is over is left for the cloud to take.
+ */
+const MASS_SHARE = 1 / 3
 /** Of fewer machines any number is a large share. */
 const LEAST_MASS = 3
 
+/** `joined`: machines of the provider that have nodes. */
 export function noticesOf(provider: string, announced: readonly Announcement[], joined: number, nowMs: number) {
-  const actions: Interruption[] = []
   const reasons: Reason[] = []
-  const believed: NodeRecord[] = []
-  for (const { machineId, node, endsAtMs } of announced) {
-    const doubt = doubtOf(endsAtMs, nowMs)
-    if (doubt !== null) {
-      const text = `${provider} announces the end of ${machineId} ${doubt}: it is not believed`
-      reasons.push({ subject: machineId, code: 'notice-implausible', text })
+  const believed: Announcement[] = []
+  for (const announcement of announced) {
+    const doubt = doubtOf(announcement.endsAtMs, nowMs)
+    if (doubt === null) {
+      believed.push(announcement)
       continue
     }
-    believed.push(node)
-    const deadlineAtMs = Math.max(endsAtMs, nowMs + GRACE_MS)
-    const { drain } = node
-    if (drain?.by !== INTERRUPTED_BY || deadlineAtMs < drain.deadlineAtMs - SAME_MS)
-      actions.push({ kind: 'interrupt', nodeId: node.id, deadlineAtMs })
+    const text = `${provider} announces the end of ${announcement.machineId} ${doubt}: it is not believed`
+    reasons.push({ subject: announcement.machineId, code: 'notice-implausible', text })
   }
-  if (isMass(believed.length, joined))
+  const isMass = believed.length >= LEAST_MASS && believed.length > joined * MASS_SHARE
+  if (isMass)
     reasons.push({
       subject: provider,
       code: 'mass-interruption',
       text: `${provider} announces the end of more than a third of its machines at once: they drain, and what has no other place stays until they are taken`,
     })
+  const actions = believed.flatMap(({ node: { id, drain }, endsAtMs }): Interruption[] => {
+    const deadlineAtMs = Math.max(endsAtMs, nowMs + GRACE_MS)
+    const forceAtMs = isMass ? nowMs + AHEAD_MS : deadlineAtMs
+    if (drain?.by === INTERRUPTED_BY && forceAtMs >= drain.deadlineAtMs - SAME_MS) return []
+    return [{ kind: 'interrupt', nodeId: id, deadlineAtMs, ...(isMass ? { forceAtMs } : {}) }]
+  })
   return { actions, reasons }
-}
-
-/** Whether so many of so many machines are too many to be taken at the cloud's word. */
-export function isMass(count: number, machines: number): boolean {
-  return count >= LEAST_MASS && count > machines * MASS_SHARE
 }
 
 function doubtOf(endsAtMs: number, nowMs: number): string | null {

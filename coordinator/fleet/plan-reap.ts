@@ -9,7 +9,7 @@ import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
 import type { CloudMachine } from '../providers/provider.ts'
 import type { FleetConfig } from './config.ts'
 import { isComing, mayExist } from './machine-states.ts'
-import { type Announcement, noticesOf } from './plan-notices.ts'
+import { type Announcement, type Interruption, noticesOf } from './plan-notices.ts'
 
 export interface CloudList {
   readonly provider: string
@@ -31,7 +31,7 @@ export type ReapAction =
       readonly nodeId: NodeId
     }
   /** The cloud announces that it takes the machine away (spot interruption). */
-  | { readonly kind: 'interrupt'; readonly nodeId: NodeId; readonly deadlineAtMs: number }
+  | Interruption
   | { readonly kind: 'delete-orphan'; readonly provider: string; readonly cloud: CloudMachine }
 
 /** What must be remembered from pass to pass; starts empty with each coordinator. */

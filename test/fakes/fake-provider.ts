@@ -56,8 +56,8 @@ export interface FakeProvider extends Provider {
   readonly createCalls: readonly string[]
   /** Removes a VM as a person at the console would. */
   destroy(name: string): void
-  /** Announces that the VM goes after `inMs`, and takes it away then. */
-  interrupt(name: string, inMs: number): void
+  /** Announces that the VM goes after `inMs`, and takes it away then, unless told not to. */
+  interrupt(name: string, inMs: number, isTaken?: boolean): void
   /** Puts up a VM that nobody ordered through `create`. */
   plant(machine: { readonly name: string; readonly tags: Readonly<Record<string, string>> }): FakeMachine
 }
@@ -197,11 +197,11 @@ export function fakeProvider(options: {
       const machine = named(name)
       if (machine) remove(machine)
     },
-    interrupt(name, inMs) {
+    interrupt(name, inMs, isTaken = true) {
       const machine = named(name)
       if (!machine) throw new Error(`there is no machine ${name}`)
       machine.interruptionAtMs = clock.now() + inMs
-      clock.setTimer(inMs, () => remove(machine))
+      if (isTaken) clock.setTimer(inMs, () => remove(machine))
     },
     plant({ name, tags }) {
       return put({ name, pool: '', offering: '', image: '', zone: null, userData: '', tags, settings: {} })
