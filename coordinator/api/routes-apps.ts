@@ -105,16 +105,27 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
   /** Whoever may deploy may evict: above this only what an administrator has put there stays. */
   const requirePriority = (spec: AppSpec) => {
     const most = deps.settings?.operatorMaxPriority ?? OPERATOR_MAX_PRIORITY
-    const present = new Map(state.snapshot.get('app', spec.name)?.spec.services.map((each) => [each.name, each.placement.priority]))
+    const present = new Map(
+      state.snapshot.get('app', spec.name)?.spec.services.map((each) => [each.name, each.placement.priority]),
+    )
     const faults = spec.services.flatMap(({ name, placement: { priority } }, index): Fault[] =>
       priority <= Math.max(most, present.get(name) ?? 0)
         ? []
-        : [{ path: `/spec/services/${index}/placement/priority`, message: `${priority} is more than operators may give: ${most}` }],
+        : [
+            {
+              path: `/spec/services/${index}/placement/priority`,
+              message: `${priority} is more than operators may give: ${most}`,
+            },
+          ],
     )
     if (faults.length > 0)
-      throw new HttpProblem('forbidden', 'Priorities above the bound of operators (placement.operatorMaxPriority) need the role admin.', {
-        faults,
-      })
+      throw new HttpProblem(
+        'forbidden',
+        'Priorities above the bound of operators (placement.operatorMaxPriority) need the role admin.',
+        {
+          faults,
+        },
+      )
   }
 
   const deploy = async (

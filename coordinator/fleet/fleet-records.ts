@@ -130,7 +130,13 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
         await adopt(action)
         return
       case 'interrupt':
-        await interruptNode({ state, clock: { now: nowMs } }, action.nodeId, action.deadlineAtMs, 'the provider', action.forceAtMs)
+        await interruptNode(
+          { state, clock: { now: nowMs } },
+          action.nodeId,
+          action.deadlineAtMs,
+          'the provider',
+          action.forceAtMs,
+        )
         return
       case 'delete-orphan':
         logger.warn('unknown machine with our tag is deleted', { provider: action.provider, name: action.cloud.name })

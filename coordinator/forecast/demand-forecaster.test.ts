@@ -38,7 +38,7 @@ describe('a new series', () => {
 
 describe('a report that cannot be true', () => {
   it('row 13: leaves nothing behind, whatever its size: the forecast is that of a gap', () => {
-    const after = (value: number) => {
+    const forecastAfter = (value: number) => {
       const forecaster = createDemandForecaster({ horizonMs: 10 * MINUTE })
       let atMs = MONDAY_MS
       const feed = (demand: number, minutes: number) => {
@@ -49,8 +49,8 @@ describe('a report that cannot be true', () => {
       feed(200, 10 * 60)
       return forecaster.forecast()
     }
-    for (const value of [3.4e38, 1e154, 1e300, Number.MAX_VALUE]) expect(after(value)).toEqual(after(Number.NaN))
-    expect(after(1e300)?.peak).toBeCloseTo(200)
+    for (const value of [3.4e38, 1e154, 1e300, Number.MAX_VALUE]) expect(forecastAfter(value)).toEqual(forecastAfter(Number.NaN))
+    expect(forecastAfter(1e300)?.peak).toBeCloseTo(200)
   })
 })
 

@@ -1,4 +1,6 @@
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { seededRandom } from '../../shared/random.ts'
 import { createLearnedUse } from './learned-use.ts'
 import { DEFAULT_CHARGE } from './requests.ts'
 import type { UnitSpec } from '../../shared/model/unit.ts'
@@ -6,6 +8,7 @@ import type { UnitSpec } from '../../shared/model/unit.ts'
 const MiB = 2 ** 20
 const unit = (cpuMillis: number, memoryBytes: number) => ({ reservations: { cpuMillis, memoryBytes } }) as unknown as UnitSpec
 const FREE = unit(0, 0)
+const LARGE = { cpuMillis: 64_000, memoryBytes: 2 ** 38 }
 
 /** Samples every 10 s from `fromS` to `toS`. */
 function feed(
@@ -17,7 +20,7 @@ function feed(
   memory = 100,
 ) {
   for (let atS = fromS; atS < toS; atS += 10)
-    use.sample('shop/web', pool, { cpuMillis: cpu, memoryBytes: memory * MiB }, atS * 1000)
+    use.sample('shop/web', { node: 'n', pool, most: LARGE }, { cpuMillis: cpu, memoryBytes: memory * MiB }, atS * 1000)
 }
 
 describe('learned use', () => {
@@ -74,6 +77,50 @@ describe('learned use', () => {
     feed(use, null, 86_400, 8 * 86_400, 100)
     expect(before).toBeGreaterThanOrEqual(1000)
     expect(use.learned('shop/web', null)?.cpuMillis).toBeLessThan(120)
+  })
+
+  it('row 13: one agent that lies moves the charge of a service on three nodes or more no further than the peak of the others', async () => {
+    await fc.assert(
+      fc.property(fc.integer({ min: 3, max: 25 }), fc.integer({ min: 1, max: 10 }), fc.nat(2), (nodes, rate, seed) => {
+        const use = createLearnedUse()
+        const random = seededRandom(seed + 1)
+        const most = { cpuMillis: 4_000, memoryBytes: 16 * 2 ** 30 }
+        for (let atMs = 0; atMs < 7_200_000; atMs += 20_000) {
+          for (let node = 1; node < nodes; node += 1)
+            use.sample(
+              'shop/web',
+              { node: `n${node}`, pool: 'p', most },
+              { cpuMillis: 100 + 20 * random.next(), memoryBytes: 100 * MiB },
+              atMs,
+            )
+          for (let again = 0; again < rate; again += 1)
+            use.sample('shop/web', { node: 'liar', pool: 'p', most }, { cpuMillis: 1e12, memoryBytes: 1e300 }, atMs)
+        }
+        const charge = use.chargeOf('shop/web', FREE, 'p')
+        expect(charge.cpuMillis).toBeGreaterThanOrEqual(100)
+        expect(charge.cpuMillis).toBeLessThanOrEqual(140)
+        expect(charge.memoryBytes).toBeLessThanOrEqual(116 * MiB)
+      }),
+      { numRuns: 20 },
+    )
+  })
+
+  it('nothing is charged that no node of the service has, nor counted that an instance cannot have used', () => {
+    const use = createLearnedUse()
+    const most = { cpuMillis: 4_000, memoryBytes: 2 ** 30 }
+    for (let atS = 0; atS < 1200; atS += 10)
+      use.sample('shop/web', { node: 'n', pool: null, most }, { cpuMillis: 1e9, memoryBytes: 1e15 }, atS * 1000)
+    expect(use.learned('shop/web', null)).toEqual(most)
+  })
+
+  it('peaks of one node at a time count in full once others had them too', () => {
+    const use = createLearnedUse()
+    for (let atS = 0; atS < 86_400; atS += 60)
+      for (const [index, node] of ['a', 'b', 'c'].entries()) {
+        const cpuMillis = (atS / 600) % 3 < 1 === (index === 0) ? 400 : 100
+        use.sample('shop/web', { node, pool: null, most: LARGE }, { cpuMillis, memoryBytes: MiB }, atS * 1000)
+      }
+    expect(use.learned('shop/web', null)?.cpuMillis).toBeGreaterThanOrEqual(400)
   })
 
   it('row 13: ignores values that are no amounts', () => {

@@ -3,16 +3,27 @@
  * samples counting more. A pure estimator: time comes with each sample. Kept per service and pool (machines differ), and per
  * service over all pools for where it has not run yet. In memory only: after a restart the default holds until enough was seen.
  *
+ * Reports are untrusted (fault row 13), and one agent's must not decide what every instance of a service is charged everywhere: where a
+ * service was measured on three nodes or more, what one of them reports counts for no more than the peak of another.
+ *
  * Histogram with exponential buckets and exponentially decaying weights, as the vertical autoscaler of Autopilot (Rzadca et al.,
  * EuroSys 2020) and its descendants have it: O(1) per sample, constant memory, no sample kept.
  */
-import type { ServiceId } from '../../shared/model/identity.ts'
+import type { NodeId, ServiceId } from '../../shared/model/identity.ts'
 import type { Resources } from '../../shared/model/resources.ts'
 import { type ChargeOf, reservedCharge } from './requests.ts'
 
 export interface LearnedUse {
-  /** One measurement of one instance. Values that are no finite numbers ≥ 0 are ignored (reports are untrusted, fault row 13). */
-  sample(service: ServiceId, pool: string | null, use: Resources, nowMs: number): void
+  /**
+   * One measurement of one instance on that node. Values that are no finite numbers ≥ 0 are ignored, and what exceeds `most`, which the
+   * instance cannot have used (its node's capacity, its limits), counts as that; no charge exceeds the largest `most` either.
+   */
+  sample(
+    service: ServiceId,
+    at: { readonly node: NodeId; readonly pool: string | null; readonly most: Resources },
+    use: Resources,
+    nowMs: number,
+  ): void
   /**
    * What is charged at present in a pool, or over all pools (null); null until enough was seen. It moves only when the estimate is a fifth
    * away from it, so that a node's books do not swing with every load.
@@ -47,7 +58,21 @@ const FIRST_MEMORY_BYTES = 2 ** 20
 /** Weights are scaled down when they reach this, long before they overflow. */
 const MAX_WEIGHT = 2 ** 40
 
+/** Nodes whose word is held against each other: the two highest vouch for nothing alone, a third shows that there are more. */
+const PEAKS = 3
+
+interface Peak {
+  readonly node: NodeId
+  /** Largest measurement, weighted as of its time: a day-old one of twice the size counts as much. */
+  height: number
+}
+
 interface Kept {
+  readonly cpuPeaks: Peak[]
+  readonly memoryPeaks: Peak[]
+  /** The most that any instance could have used. */
+  mostCpuMillis: number
+  mostMemoryBytes: number
   readonly cpu: Float64Array
   readonly memory: Float64Array
   total: number
@@ -72,6 +97,10 @@ export function createLearnedUse(): LearnedUse {
       return known
     }
     const made: Kept = {
+      cpuPeaks: [],
+      memoryPeaks: [],
+      mostCpuMillis: 0,
+      mostMemoryBytes: 0,
       cpu: new Float64Array(BUCKETS),
       memory: new Float64Array(BUCKETS),
       total: 0,
@@ -90,14 +119,18 @@ export function createLearnedUse(): LearnedUse {
     (pool === null ? null : kept.get(`${service}\n${pool}`)?.charged) ?? kept.get(`${service}\n`)?.charged ?? null
 
   return {
-    sample(service, pool, use, nowMs) {
+    sample(service, { node, pool, most }, use, nowMs) {
       if (!isAmount(use.cpuMillis) || !isAmount(use.memoryBytes)) return
       let changed = false
       for (const key of pool === null ? [`${service}\n`] : [`${service}\n`, `${service}\n${pool}`]) {
         const entry = open(key, nowMs)
         const weight = weightAt(entry, nowMs)
-        add(entry.cpu, bucketOf(use.cpuMillis, FIRST_CPU_MILLIS), weight)
-        add(entry.memory, bucketOf(use.memoryBytes, FIRST_MEMORY_BYTES), weight)
+        entry.mostCpuMillis = Math.max(entry.mostCpuMillis, most.cpuMillis)
+        entry.mostMemoryBytes = Math.max(entry.mostMemoryBytes, most.memoryBytes)
+        const cpuMillis = vouched(entry.cpuPeaks, node, Math.min(use.cpuMillis, most.cpuMillis), weight)
+        const memoryBytes = vouched(entry.memoryPeaks, node, Math.min(use.memoryBytes, most.memoryBytes), weight)
+        add(entry.cpu, bucketOf(cpuMillis, FIRST_CPU_MILLIS), weight)
+        add(entry.memory, bucketOf(memoryBytes, FIRST_MEMORY_BYTES), weight)
         entry.total += weight
         entry.samples += 1
         changed = settle(entry, nowMs) || changed
@@ -131,8 +164,8 @@ function settle(entry: Kept, nowMs: number): boolean {
   if (entry.charged !== null && nowMs - entry.settledMs < SETTLE_MS) return false
   entry.settledMs = nowMs
   const estimate = {
-    cpuMillis: Math.max(LEAST.cpuMillis, Math.ceil(quantileOf(entry.cpu, entry.total, FIRST_CPU_MILLIS))),
-    memoryBytes: Math.max(LEAST.memoryBytes, Math.ceil(quantileOf(entry.memory, entry.total, FIRST_MEMORY_BYTES))),
+    cpuMillis: within(quantileOf(entry.cpu, entry.total, FIRST_CPU_MILLIS), LEAST.cpuMillis, entry.mostCpuMillis),
+    memoryBytes: within(quantileOf(entry.memory, entry.total, FIRST_MEMORY_BYTES), LEAST.memoryBytes, entry.mostMemoryBytes),
   }
   const { charged } = entry
   if (charged && isNear(estimate.cpuMillis, charged.cpuMillis) && isNear(estimate.memoryBytes, charged.memoryBytes)) return false
@@ -153,9 +186,31 @@ function weightAt(entry: Kept, nowMs: number): number {
     entry.memory[bucket] = (entry.memory[bucket] ?? 0) / weight
   }
   entry.total /= weight
+  for (const peaks of [entry.cpuPeaks, entry.memoryPeaks]) for (const peak of peaks) peak.height /= weight
   entry.originMs = nowMs
   weight = 1
   return weight
+}
+
+/** The upper edge of a bucket may lie above what a node has: nothing would ever fit. */
+function within(estimate: number, least: number, most: number): number {
+  return Math.max(least, Math.min(Math.ceil(estimate), Math.floor(most)))
+}
+
+/**
+ * The value, or the present height of the highest peak of another node if that is less and at least three nodes have reported.
+ * Remembers the value as a peak. Heights only grow, so that the three highest are known without the others.
+ */
+function vouched(peaks: Peak[], node: NodeId, value: number, weight: number): number {
+  const height = value * weight
+  const own = peaks.find((peak) => peak.node === node)
+  if (own) own.height = Math.max(own.height, height)
+  else if (peaks.length < PEAKS) peaks.push({ node, height })
+  else if (height > (peaks[PEAKS - 1]?.height ?? 0)) peaks[PEAKS - 1] = { node, height }
+  peaks.sort((a, b) => b.height - a.height)
+  if (peaks.length < PEAKS) return value
+  const other = peaks[0]?.node === node ? peaks[1] : peaks[0]
+  return Math.min(value, (other?.height ?? 0) / weight)
 }
 
 function bucketOf(value: number, first: number): number {

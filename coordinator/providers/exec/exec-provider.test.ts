@@ -113,7 +113,7 @@ describe('the exec provider', () => {
         { id: 'a', name: 'a', state: 'running', createdAt: 'yesterday' },
         { id: 'a', name: 'a', state: 'running' },
         { id: 'b', name: 'b', state: 'PAUSED', tags: { [CLUSTER_TAG]: 'other' } },
-        { id: 'c', name: 'c', state: 'PAUSED', tags },
+        { id: 'c', name: 'c', state: 'PAUSED', tags, interruptionAt: 0 },
       ],
     })
     const provider = providerAt(path)
@@ -123,6 +123,7 @@ describe('the exec provider', () => {
       ['c', 'unknown', null],
     ])
     expect(list.complete).toBe(true)
+    expect(list.machines.some((machine) => machine.interruptionAtMs !== undefined)).toBe(false)
     await setFault('', { fault: null, extra: [{ id: 7 }] })
     expect(await provider.list(tags, NEVER)).toEqual({ complete: false, machines: [] })
   })
