@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { specHashOf } from '../../shared/canonical.ts'
 import { type AppFileSetup, read, accept, acceptOne, main, refuse, refuseOne } from '../../test/builders/app-files.ts'
+import { appSpecSchema } from './app-spec-schema.ts'
 
 describe('an app file', () => {
   it('becomes a spec with the defaults of the design', async () => {

@@ -3,7 +3,7 @@
  * and put back one at a time in a single account of the node, so that an answer costs about the number of tenants. Pure.
  */
 import type { InstanceId, ServiceId } from '../../shared/model/identity.ts'
-import { compare } from './board.ts'
+import { compare } from '../../shared/compare.ts'
 import { firstTallyRejection, type NodeTally, type VolumePlaces } from './filters.ts'
 import type { Charge, PlacementNode, PlacementRequest } from './model.ts'
 

@@ -67,6 +67,8 @@ async function commandLine(cluster: SimCluster) {
       installScript: '',
       agentBinary: async () => null,
       extraMetrics: () => '',
+      offeredPrice: () => null,
+      operatorMaxPriority: 90,
     }),
   )
   const { text } = await cluster.drive(
