@@ -191,6 +191,52 @@ pools:
   })
 })
 
+describe('schedulers of the coordinator’s configuration', () => {
+  it('are modules or URLs, with a deadline of 250 ms; the token is in nothing that is printed', async () => {
+    const file = [
+      'schedulers:',
+      '  pack: { module: /etc/rubato/pack.mjs, deadline: 1s }',
+      '  near: { url: "https://placer.internal/v1", tokenFile: /etc/t }',
+    ].join('\n')
+    const config = await loadCoordinatorConfig(sourcesOf({ file, files: { '/etc/t': 'secret-word\n' } }))
+    expect(config.schedulers).toEqual([
+      { kind: 'module', name: 'pack', path: '/etc/rubato/pack.mjs', deadlineMs: 1_000, maxCandidates: 1_000 },
+      {
+        kind: 'http',
+        name: 'near',
+        url: 'https://placer.internal/v1',
+        token: 'secret-word',
+        caPem: null,
+        deadlineMs: 250,
+        maxCandidates: 1_000,
+      },
+    ])
+    expect(JSON.stringify(config.printable())).not.toContain('secret-word')
+  })
+
+  it.each([
+    ['{ url: ftp://x/ }', 'schedulers.s.url: ftp://x/ is no http or https URL.'],
+    ['{ url: "http://me:word@x/" }', 'schedulers.s.url: A password in a URL ends up in logs. Use tokenFile.'],
+    ['{ url: "http://10.0.0.1/", tokenFile: /etc/t }', 'schedulers.s.url: A token over plain HTTP can be read on its way.'],
+    [
+      '{ url: "https://x/", tokenFile: /etc/open }',
+      'schedulers.s.tokenFile: The file /etc/open holds a secret and can be read by others',
+    ],
+    ['{ url: "https://x/", tokenFile: /etc/two }', 'schedulers.s.tokenFile: The file /etc/two holds no token'],
+    ['{ url: "https://x/", caFile: /nowhere }', 'schedulers.s.caFile: The file /nowhere does not exist.'],
+    ['{ url: "https://x/", caFile: /etc/t }', 'schedulers.s.caFile: The file /etc/t holds no certificate (PEM).'],
+    ['{ url: "https://x/", deadline: 6s }', 'schedulers.s.deadline: A deadline is between 1ms and 5s.'],
+    ['{ module: /m.mjs, maxCandidates: 5001 }', 'schedulers.s.maxCandidates: '],
+    ['{ module: /m.mjs, url: "https://x/" }', 'schedulers.s.url: There is no such key.'],
+    ['{}', 'schedulers.s.url: '],
+  ])('are refused with file, line and key: %s', async (entry, expected) => {
+    const files = { '/etc/t': 'word', '/etc/open': 'word', '/etc/two': 'two words' }
+    const file = `schedulers:\n  s: ${entry}\n`
+    const faults = await faultsOf(loadCoordinatorConfig(sourcesOf({ file, files, modes: { '/etc/open': 0o644 } })))
+    expect(faults.join('\n')).toContain(`/c.yaml:2 ${expected}`)
+  })
+})
+
 describe('the agent’s configuration', () => {
   it('takes the token from a file of mode 0600 alone, and never prints it', async () => {
     const sources = (mode: number) =>

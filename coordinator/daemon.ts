@@ -79,12 +79,16 @@ export async function runCoordinator(argv: readonly string[], signal: AbortSigna
     await serve(config, logger, signal)
     return 0
   } catch (error) {
+    if (error instanceof ConfigError) {
+      process.stderr.write(`${error.message}\n`)
+      return EXIT_CONFIG
+    }
     logger.error('the coordinator cannot go on', {
       error: messageOf(error),
       // A stack is for faults of ours; a port that is taken has none to look at.
       stack: error instanceof Error && !(error instanceof RubatoError) ? error.stack : undefined,
     })
-    return error instanceof ConfigError ? EXIT_CONFIG : 1
+    return 1
   }
 }
 
@@ -98,6 +102,8 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
   // Shutting down before anybody waits for it must not count as an unhandled rejection.
   failed.promise.catch(() => undefined)
 
+  // First of all: one that cannot be used is found before anything is written. Closed by the coordinator.
+  const schedulers = await openSchedulers(config.schedulers, { clock, logger })
   const tlsDeps = { files, stateDir, clock, random, logger }
   const tls = await tlsOf(config, tlsDeps)
   const store = await openSqliteStore({
@@ -125,8 +131,6 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
       clock,
       logger,
     })
-    const schedulers = await openSchedulers(config.schedulers, { clock, logger })
-    cleanups.push(() => Promise.all(schedulers.map((scheduler) => scheduler.close())).then(() => undefined))
     const kinds = new Map(Object.entries(config.providers).map(([name, provider]) => [name, provider.kind]))
     const coordinator = await createCoordinator(
       {

@@ -98,6 +98,7 @@ function describeContest(standings: readonly Standing[]): string {
 /** Who chose the nodes of the instances that have one. */
 function describeScheduler({ state }: ExplainDeps, name: string, id: ServiceId): string {
   const placed = state.snapshot.instancesOf(id).filter((record) => record.goal === 'run' && record.nodeId !== null)
+  if (placed.length === 0) return `Scheduler ${name} chooses its nodes.`
   const own = placed.filter((record) => record.placedBy?.startsWith(`chosen by scheduler ${name} `)).length
   const others = placed.filter((record) => record.placedBy === undefined || record.placedBy.startsWith('chosen by the built-in'))
   const last = others.at(-1)?.placedBy

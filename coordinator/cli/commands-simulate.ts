@@ -117,6 +117,9 @@ export function addSimulate(add: AddVerb): void {
       ['objective', `95 % within ${latencyMs} ms`],
       ['service model', `M/M/c, ${tables.model.workers} requests at once, ${tables.model.serviceMs} ms each, an ideal balancer`],
       ['machines', pools.map((pool) => `${pool.name} at $${pool.priceUsdPerHour}/h`).join(', ')],
+      ...(spec.placement.scheduler === undefined
+        ? []
+        : [['scheduler', `the built-in one; ${spec.placement.scheduler} is not asked`] as const]),
       ['between the steps', 'linear, with Poisson noise'],
       ['seed', flags.seed],
     ]

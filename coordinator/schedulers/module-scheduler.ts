@@ -1,7 +1,8 @@
 /**
  * A custom scheduler that is a module of the operator's: \`export function schedule(question)\` returns the answer, or a promise of it. It
  * runs in a worker thread, so that an endless loop in it stops nobody: what misses its deadline is ended, and the module is loaded
- * anew for the next question (what it kept in memory is lost). A memory limit keeps a leak in it from taking the coordinator along.
+ * anew for the next question (what it kept in memory is lost). A memory limit ends one that leaks. It is no sandbox: an allocation that is
+ * huge in itself still ends the whole process, as V8 has it.
  */
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
@@ -26,6 +27,8 @@ export interface ModuleSchedulerOptions {
 /** A module may read files and warm up when it is loaded, but a start must not hang on it. */
 const LOAD_DEADLINE_MS = 10_000
 const MEMORY_LIMIT_MB = 256
+/** Of what a module prints or fails with, so many characters are told. */
+const MAX_MESSAGE = 300
 
 interface Running {
   readonly worker: Worker
@@ -49,6 +52,8 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
       stdout: true,
       stderr: true,
     })
+    // Whoever waits for it has a timer; by itself it keeps no process alive.
+    worker.unref()
     const loaded = Promise.withResolvers<void>()
     const mine: Running = { worker, waiting: new Map(), ready: inTime(loaded.promise) }
     const end = (why: string) => {
@@ -64,7 +69,7 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
     })
     for (const stream of [worker.stdout, worker.stderr])
       stream.on('data', (text: Buffer) =>
-        logger.info('scheduler module says', { text: oneLine(text.toString('utf8', 0, 4_096)) }),
+        logger.info('scheduler module says', { text: oneLine(text.toString('utf8', 0, 4_096), MAX_MESSAGE) }),
       )
     worker.on('message', (message: WorkerMessage) => {
       if (message.kind === 'ready') return loaded.resolve()
@@ -72,7 +77,7 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
       mine.waiting.delete(message.id)
       answer?.(message.kind === 'threw' ? crashed(`it threw: ${message.message}`) : replyOf(message.text))
     })
-    worker.on('error', (error) => end(oneLine(messageOf(error))))
+    worker.on('error', (error) => end(oneLine(messageOf(error), MAX_MESSAGE)))
     worker.on('exit', () => end('its worker ended'))
     return mine
   }

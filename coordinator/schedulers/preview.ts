@@ -20,8 +20,7 @@ export function checkSchedulers(spec: AppSpec, known: readonly string[]): void {
         : `it has ${known.join(', ')}${near === null ? '' : `; did you mean ${near}?`}`
     return [{ path: `/spec/services/${index}/placement/scheduler`, message, hint }]
   })
-  const [first] = faults
-  if (first) throw new InputError(`${first.message} (${first.hint})`, faults)
+  if (faults.length > 0) throw new InputError('the app names a scheduler that the coordinator does not have', faults)
 }
 
 /** Where the instances of an app would go if nothing ran; the schedulers that it names are asked. `why`: by group, why the built-in one chose. */

@@ -70,7 +70,7 @@ function bad(fault: string): ReadAnswer {
 }
 
 /** Control characters and line ends have no place in a log line, a terminal or a label. */
-export function oneLine(text: string): string {
+export function oneLine(text: string, maxLength = MAX_REASON): string {
   const flat = text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\s]+/gu, ' ').trim()
-  return flat.length <= MAX_REASON ? flat : `${flat.slice(0, MAX_REASON - 1).toWellFormed()}…`
+  return flat.length <= maxLength ? flat : `${flat.slice(0, maxLength - 1).toWellFormed()}…`
 }
