@@ -1,8 +1,8 @@
 /**
  * A custom scheduler that is a module of the operator's: \`export function schedule(question)\` returns the answer, or a promise of it. It
  * runs in a worker thread, so that an endless loop in it stops nobody: what misses its deadline is ended, and the module is loaded
- * anew for the next question (what it kept in memory is lost). A memory limit ends one that leaks. It is no sandbox: an allocation that is
- * huge in itself still ends the whole process, as V8 has it.
+ * anew for the next question (what it kept in memory is lost). Its memory limit is a brake, no sandbox: one huge
+ * allocation still ends the whole process, as V8 has it.
  */
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
@@ -129,7 +129,8 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
     },
     async close() {
       isClosed = true
-      await running?.worker.terminate()
+      // Not awaited: a thread that is busy collecting garbage may take its time, and it keeps no process alive.
+      void running?.worker.terminate()
       running = null
     },
   }
