@@ -2,7 +2,7 @@
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { isTimeZone } from '../shared/cron.ts'
+import { isTimeZone } from '../shared/time-zone.ts'
 import type { Fault } from '../shared/errors.ts'
 import type { Pool } from '../shared/model/node.ts'
 import type { Capacity } from '../shared/model/resources.ts'

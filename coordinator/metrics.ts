@@ -3,6 +3,7 @@
  * Label values are bounded (phases, livenesses, services of deployed apps), never ids of instances.
  */
 import { Counter, Gauge, Registry } from 'prom-client'
+import { createCalendar } from '../shared/calendar.ts'
 import { MACHINE_PHASES } from '../shared/model/node.ts'
 import { INSTANCE_PHASES } from '../shared/model/observation.ts'
 import type { FleetFigures } from './api/deps.ts'
@@ -54,6 +55,7 @@ export function createMetrics(deps: MetricsDeps): Metrics {
   const spent = gauge('spent_usd_this_month', 'Spent on machines since the month began.')
   const budget = gauge('budget_usd_per_month', 'Spending limit; absent when there is none.')
 
+  const calendar = createCalendar()
   const collect = () => {
     for (const metric of [nodes, instances, desired, ready, load, machines, budget]) metric.reset()
     info.set({ version: deps.version }, 1)
@@ -69,7 +71,7 @@ export function createMetrics(deps: MetricsDeps): Metrics {
     }
     capacityCpu.set(cpuMillis / 1000)
     capacityMemory.set(memoryBytes)
-    const world = { snapshot: state.snapshot, observed }
+    const world = { snapshot: state.snapshot, observed, calendar }
     const byPhase = new Map<string, number>(INSTANCE_PHASES.map((phase) => [phase, 0]))
     for (const record of state.snapshot.instances().values()) {
       const { phase } = viewInstance(world, record)

@@ -11,7 +11,7 @@ import {
   aServiceRecord,
   someAssignments,
 } from '../../test/builders/records.ts'
-import { anAppSpec, aPlacement, aServiceSpec } from '../../test/builders/specs.ts'
+import { anAppSpec, aPlacement, aScale, aServiceSpec } from '../../test/builders/specs.ts'
 import { ROUTE_ROLES } from './roles.ts'
 import type { AppView, InstanceView, StatusView } from './schemas.ts'
 
@@ -44,6 +44,32 @@ async function readUntil(reader: ReadableStreamDefaultReader<Uint8Array>, wanted
   }
   return text
 }
+
+describe('a stored app that this host cannot read', () => {
+  it('is shown, and hides no other', async () => {
+    const bed = await apiBed()
+    const zone = { at: '0 3 * * *', timeZone: 'PST' }
+    const job = { completions: 1, parallelism: 1, retries: 0, deadlineMs: null, cron: { ...zone, overlap: 'skip' as const } }
+    const scale = aScale({ schedules: [{ ...zone, min: 1, max: 4 }] })
+    await bed.seedApp(
+      anAppSpec({ name: 'bad', services: [aServiceSpec({ name: 'j', job }), aServiceSpec({ name: 's', scale })] }),
+    )
+    await bed.seedApp(anAppSpec())
+    const record = aServiceRecord({ id: 'bad/j', job: { runs: [], decidedAtMs: 1, schedule: '' } })
+    await bed.state.commit(bed.state.change().put('service', 'bad/j', record))
+    for (const path of [
+      '/v1/status',
+      '/v1/apps',
+      '/v1/apps/bad',
+      '/v1/services',
+      '/v1/services/bad/j',
+      '/v1/services/bad/s/explain',
+    ])
+      await getJson(bed, path)
+    expect((await bed.send('GET', '/metrics')).status).toBe(200)
+    expect((await getJson<{ items: readonly AppView[] }>(bed, '/v1/apps')).items.map(({ name }) => name)).toEqual(['bad', 'shop'])
+  })
+})
 
 describe('roles', () => {
   it('every route has a role in the role table, and every row of the table is a route', async () => {

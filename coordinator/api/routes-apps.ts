@@ -1,5 +1,6 @@
 /** Apps and services: deploy, roll back, remove, scale, explain. */
 import { z } from '@hono/zod-openapi'
+import { createCalendar } from '../../shared/calendar.ts'
 import { type Fault, InputError, NotFoundError } from '../../shared/errors.ts'
 import { serviceId } from '../../shared/model/identity.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
@@ -54,6 +55,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
   const world: World = {
     snapshot: state.snapshot,
     observed,
+    calendar: createCalendar(),
     forecast: (id) => deps.explain.forecast(id),
     objective: (id) => deps.explain.objective(id),
   }

@@ -1,6 +1,7 @@
 /** The cluster as a whole, and what needs no credential: health, metrics, the installer, the API's own description. */
 import { createHash } from 'node:crypto'
 import { z } from '@hono/zod-openapi'
+import { createCalendar } from '../../shared/calendar.ts'
 import { NotFoundError } from '../../shared/errors.ts'
 import { createMetrics } from '../metrics.ts'
 import type { ApiDeps } from './deps.ts'
@@ -11,6 +12,7 @@ import { viewApp, viewInstance } from './views.ts'
 
 export function addSystemRoutes({ add, api }: Endpoints, deps: ApiDeps): void {
   const { state, observed, fleet, clock, version } = deps
+  const calendar = createCalendar()
   const metrics = createMetrics({
     state,
     observed,
@@ -22,7 +24,7 @@ export function addSystemRoutes({ add, api }: Endpoints, deps: ApiDeps): void {
   add(
     { route: 'GET /v1/status', tag: 'system', summary: 'How the cluster is', returns: statusView },
     ({ operator }): StatusView => {
-      const world = { snapshot: state.snapshot, observed }
+      const world = { snapshot: state.snapshot, observed, calendar }
       const apps = [...state.snapshot.all('app').values()].map((app) => viewApp(world, app))
       const services = apps.flatMap((app) => app.services)
       const nodes = [...state.snapshot.all('node').values()]

@@ -49,4 +49,9 @@ describe('jobs as the API shows them', () => {
   it('a service that goes on running is no job', () => {
     expect(viewJob(aServiceSpec(), undefined)).toBeNull()
   })
+
+  it('has no next time where the stored schedule cannot be read, and does not throw', () => {
+    const spec = aServiceSpec({ specHash: 'v1', job: { ...job, cron: { ...cron, timeZone: 'PST' } } })
+    expect(viewJob(spec, record([]))?.job).toMatchObject({ timeZone: 'PST', nextRunAtMs: null })
+  })
 })

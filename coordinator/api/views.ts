@@ -1,4 +1,5 @@
 /** State as the API shows it: joins what is wanted (snapshot) with what is observed. Reads only; never shows a secret. */
+import type { Calendar } from '../../shared/calendar.ts'
 import { compare } from '../../shared/compare.ts'
 import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
 import { type InstanceId, parseInstanceId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
@@ -17,6 +18,8 @@ import type { AppView, ForecastView, InstanceView, MachineView, NodeView, PoolVi
 export interface World {
   readonly snapshot: Snapshot
   readonly observed: Observed
+  /** Remembers when cron jobs come next. Absent: asked anew each time. */
+  readonly calendar?: Calendar
   /** What the demand of a service is expected to be. Absent: nothing is known of forecasts here. */
   forecast?(id: ServiceId): DemandForecast | null
   /** How its objective is kept. Absent: not known here. */
@@ -95,7 +98,7 @@ export function viewService(world: World, app: AppRecord, spec: ServiceSpec): Se
     }
   }
   const { scale } = spec
-  const work = viewJob(spec, record)
+  const work = viewJob(spec, record, world.calendar)
   return {
     id,
     app: app.name,

@@ -3,8 +3,10 @@
  * what readApp made. What a shape cannot say is in check-app-spec.ts.
  */
 import { z } from 'zod'
-import { isTimeZone, nextMatch, parseCron } from '../../shared/cron.ts'
+import { nextMatch } from '../../shared/calendar.ts'
+import { parseCron } from '../../shared/cron.ts'
 import { MAX_SPREAD } from '../../shared/model/app.ts'
+import { isTimeZone } from '../../shared/time-zone.ts'
 import { NAME_PATTERN, SERVICE_NAME_PATTERN } from '../../shared/model/identity.ts'
 import { MAX_COMPLETIONS } from './read-job.ts'
 

@@ -1,5 +1,7 @@
 /** Jobs: `deploy.mode: replicated-job | global-job`, and `x-rubato.job`. */
-import { isTimeZone, nextMatch, parseCron } from '../../shared/cron.ts'
+import { nextMatch } from '../../shared/calendar.ts'
+import { parseCron } from '../../shared/cron.ts'
+import { isTimeZone } from '../../shared/time-zone.ts'
 import type { JobRules } from '../../shared/model/app.ts'
 import { nearest } from '../../shared/nearest.ts'
 import { child, type Cursor } from './located.ts'

@@ -17,10 +17,14 @@ export interface Traffic {
 }
 
 export interface TrafficCounts {
-  /** What came for the service since the last `reset`; undefined when it never had any: "none" is then not worth a series. */
+  /** What came for the service since its last `reset`; undefined when it never had any: "none" is then not worth a series. */
   of(service: ServiceId): Traffic | undefined
-  /** Begins anew, and forgets services that are no more. */
+  /** Begins anew for one service. */
+  resetOne(service: ServiceId): void
+  /** Begins anew for all, and forgets services that are no more. */
   reset(): void
+  /** Forgets services that are no more. */
+  forgetGone(): void
   stop(): void
 }
 
@@ -50,22 +54,29 @@ export function countTraffic(observed: Observed, exists: (service: ServiceId) =>
     if (change.useOnly) for (const id of change.instances) add(id)
   })
 
+  const clear = (traffic: Traffic) => {
+    traffic.requests = 0
+    traffic.errors = 0
+    traffic.denied = 0
+    traffic.rxBytes = 0
+    traffic.txBytes = 0
+    traffic.answerTimes.fill(0)
+  }
+  const forgetGone = () => {
+    for (const service of services.keys()) if (!exists(service)) services.delete(service)
+  }
+
   return {
     of: (service) => services.get(service),
-    reset() {
-      for (const [service, traffic] of services) {
-        if (!exists(service)) {
-          services.delete(service)
-          continue
-        }
-        traffic.requests = 0
-        traffic.errors = 0
-        traffic.denied = 0
-        traffic.rxBytes = 0
-        traffic.txBytes = 0
-        traffic.answerTimes.fill(0)
-      }
+    resetOne(service) {
+      const traffic = services.get(service)
+      if (traffic !== undefined) clear(traffic)
     },
+    reset() {
+      forgetGone()
+      for (const traffic of services.values()) clear(traffic)
+    },
+    forgetGone,
     stop: unsubscribe,
   }
 }

@@ -17,8 +17,11 @@ export interface ObjectiveView {
 }
 
 export interface ObjectiveBook {
-  /** Answer times that came since the last call, one count per bucket. `atMs` is monotonic. Returns true when a minute was closed. */
-  add(atMs: number, counts: ArrayLike<number>): boolean
+  /**
+   * Answer times that came since the last call, one count per bucket. `atMs` is monotonic. Returns the 95th percentiles of the minutes
+   * that have ended with it, null for one with too few answers.
+   */
+  add(atMs: number, counts: ArrayLike<number>): readonly (number | null)[]
   /** Answers of all slices and of the running minute. */
   view(objectiveMs: number, shiftPercent: number): ObjectiveView
 }
@@ -39,25 +42,27 @@ export function createObjectiveBook(): ObjectiveBook {
   let beganMs: number | null = null
   return {
     add(atMs, counts) {
-      let closed = false
+      const closed: (number | null)[] = []
       beganMs ??= atMs
       if (atMs - beganMs >= SLICE_MS) {
         const values = [...running]
-        slices = [...slices, { answers: sum(values), counts: values }].slice(-SLICES)
+        const slice = { answers: sum(values), counts: values }
+        slices = [...slices, slice].slice(-SLICES)
+        closed.push(p95Of(slice))
         running = new Float64Array(ANSWER_TIME_BUCKETS)
         // Minutes that nobody looked at were without answers.
         const missed = Math.min(SLICES, Math.floor((atMs - beganMs) / SLICE_MS) - 1)
-        for (let i = 0; i < missed; i += 1) slices = [...slices, { answers: 0, counts: [] }].slice(-SLICES)
+        for (let i = 0; i < missed; i += 1) {
+          slices = [...slices, { answers: 0, counts: [] }].slice(-SLICES)
+          closed.push(null)
+        }
         beganMs = atMs
-        closed = true
       }
       for (let i = 0; i < ANSWER_TIME_BUCKETS; i += 1) running[i] = (running[i] ?? 0) + (counts[i] ?? 0)
       return closed
     },
     view(objectiveMs, shiftPercent) {
-      const judged = slices
-        .filter((slice) => slice.answers >= LEAST_ANSWERS)
-        .map((slice) => answerTimeMs(slice.counts, 0.95) ?? 0)
+      const judged = slices.map(p95Of).filter((p95Ms) => p95Ms !== null)
       const within = sum(slices.map((slice) => countWithin(slice.counts, objectiveMs)))
       const answers = sum(slices.map((slice) => slice.answers))
       const p95Ms = judged.at(-1) ?? null
@@ -71,6 +76,10 @@ export function createObjectiveBook(): ObjectiveBook {
       }
     },
   }
+}
+
+function p95Of({ answers, counts }: Slice): number | null {
+  return answers < LEAST_ANSWERS ? null : (answerTimeMs(counts, 0.95) ?? 0)
 }
 
 /** Answers within `limitMs`, those of its bucket spread evenly over it. */

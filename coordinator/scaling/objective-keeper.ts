@@ -25,8 +25,10 @@ export interface ObjectiveKeeper {
   readonly plan: ObjectivePlan | null
   observe(sample: ObjectiveSample): void
   view(objectiveMs: number): ObjectiveView
-  /** Whether the objective has been kept or missed for two minutes running, other than was told last; told once. */
-  takeNews(objectiveMs: number): 'kept' | 'missed' | null
+  /** Whether the objective has been kept or missed for the two last minutes, other than was told last. A minute with few answers is neither. */
+  readonly news: 'kept' | 'missed' | null
+  /** The news are stored: nothing more is said until the other is true. */
+  wasTold(news: 'kept' | 'missed'): void
 }
 
 const INTERVAL_MS = 60_000
@@ -41,8 +43,8 @@ export function createObjectiveKeeper(shiftPercent: number): ObjectiveKeeper {
   let loads = 0
   let loadSum = 0
   let isSteady = true
-  let told: boolean | null = true
-  let minutes: (boolean | null)[] = []
+  let told: 'kept' | 'missed' = 'kept'
+  let minutes: ('kept' | 'missed' | null)[] = []
   return {
     get shiftPercent() {
       return state.shiftPercent
@@ -53,7 +55,11 @@ export function createObjectiveKeeper(shiftPercent: number): ObjectiveKeeper {
     observe(sample) {
       const { atMs, answerTimes, meanPercent } = sample
       beganMs ??= atMs
-      if (book.add(atMs, answerTimes ?? NOTHING)) minutes = [...minutes, book.view(sample.objectiveMs, 0).kept].slice(-2)
+      for (const p95Ms of book.add(atMs, answerTimes ?? NOTHING))
+        minutes = [
+          ...minutes,
+          p95Ms === null ? null : p95Ms <= sample.objectiveMs ? ('kept' as const) : ('missed' as const),
+        ].slice(-2)
       for (let i = 0; i < ANSWER_TIME_BUCKETS; i += 1) counts[i] = (counts[i] ?? 0) + (answerTimes?.[i] ?? 0)
       if (meanPercent !== null) {
         loads += 1
@@ -81,11 +87,12 @@ export function createObjectiveKeeper(shiftPercent: number): ObjectiveKeeper {
       isSteady = true
     },
     view: (objectiveMs) => book.view(objectiveMs, state.shiftPercent),
-    takeNews() {
+    get news() {
       const [before, now] = minutes
-      if (now === undefined || now === null || before !== now || now === told) return null
-      told = now
-      return now ? 'kept' : 'missed'
+      return now === undefined || before !== now || now === told ? null : now
+    },
+    wasTold(news) {
+      told = news
     },
   }
 }

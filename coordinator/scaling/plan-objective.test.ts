@@ -92,6 +92,39 @@ describe('objective book', () => {
   })
 })
 
+describe('news of an objective', () => {
+  const minute = (keeper: ReturnType<typeof createObjectiveKeeper>, number: number, ms: number, count: number) =>
+    keeper.observe({
+      atMs: number * 60_000,
+      rules: aScale({ objective: { latencyP95Ms: 100 } }),
+      objectiveMs: 100,
+      answerTimes: answers(ms, count),
+      meanPercent: 40,
+      thresholdPercent: 60,
+      isSteady: true,
+      lastStepAgoMs: null,
+      atMost: false,
+    })
+
+  it('one slow minute and then silence is no news', () => {
+    const keeper = createObjectiveKeeper(0)
+    for (let number = 0; number < 6; number += 1) {
+      minute(keeper, number, 400, number === 0 ? 30 : 0)
+      expect(keeper.news).toBeNull()
+    }
+  })
+
+  it('two slow minutes are, until they were told, and two good ones after them', () => {
+    const keeper = createObjectiveKeeper(0)
+    for (let number = 0; number < 3; number += 1) minute(keeper, number, 400, 30)
+    expect([keeper.news, keeper.news]).toEqual(['missed', 'missed'])
+    keeper.wasTold('missed')
+    expect(keeper.news).toBeNull()
+    for (let number = 3; number < 6; number += 1) minute(keeper, number, 20, 30)
+    expect(keeper.news).toBe('kept')
+  })
+})
+
 /** A service whose answers take longer the fuller it is (one queue per instance), at a constant demand. */
 function run(objectiveMs: number, baseMs: number, byLoad: boolean) {
   const keeper = createObjectiveKeeper(0)

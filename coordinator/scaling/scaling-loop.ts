@@ -1,9 +1,10 @@
 /**
  * Measures the load of every service that scales, once a second, and moves its wanted count by the rule of plan-replicas. A service
- * that rests (nothing new, nothing that time moves) costs nothing. Windows are in memory only: after a start it holds until they are
+ * that rests (nothing new, nothing that time moves) costs nothing; one that cannot be decided about stops no other. Windows are in memory only: after a start it holds until they are
  * filled again, and never takes away before. Learned times and thresholds are kept with the service whenever a step is written.
  */
-import type { Clock } from '../../shared/clock.ts'
+import { createCalendar } from '../../shared/calendar.ts'
+import { type Clock, sleep } from '../../shared/clock.ts'
 import { UnavailableError } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
@@ -13,6 +14,7 @@ import type { DemandForecast } from '../forecast/forecaster.ts'
 import { countTraffic, type TrafficCounts } from '../history/traffic-counts.ts'
 import { createAges } from '../services/ages.ts'
 import type { AppRecord, ServiceRecord } from '../state/objects.ts'
+import { createIsolation } from '../state/isolation.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 import { createAttention } from './attention.ts'
@@ -59,11 +61,19 @@ const TICK_MS = 1_000
 const EARLY_TICK_MS = 500
 /** Services in one commit. */
 const BATCH = 50
+/** After so long other work of the coordinator gets its turn. */
+const TURN_MS = 25
 
 interface Step {
   readonly record: ServiceRecord
   readonly action: ScaleAction
   readonly decision: ScalingDecision
+}
+
+interface News {
+  readonly id: ServiceId
+  readonly kind: 'kept' | 'missed'
+  readonly objectiveMs: number
 }
 
 interface Found {
@@ -80,6 +90,7 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
   const found = new Map<ServiceId, Found>()
   const ages = createAges(clock)
   const attention = createAttention(state, observed)
+  const isolation = createIsolation({ state, clock, logger, part: 'scaling' })
   let traffic: TrafficCounts | null = null
   let lastTickMs = Number.NEGATIVE_INFINITY
   let unsubscribe = () => {}
@@ -87,6 +98,7 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     state,
     observed,
     clock,
+    calendar: createCalendar(),
     forecastOf: (id: ServiceId, horizonMs: number) => deps.forecastOf?.(id, horizonMs) ?? null,
     machineLeadMs: () => deps.machineLeadMs?.() ?? null,
   }
@@ -100,22 +112,19 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
       if (tooEarlyMs > 0) return clock.now() + tooEarlyMs
       lastTickMs = clock.monotonicMs()
       const steps: Step[] = []
-      const news: { id: ServiceId; kind: 'kept' | 'missed'; objectiveMs: number }[] = []
-      for (const id of attention.due(clock.monotonicMs())) {
-        const here = find(id)
-        const record = state.snapshot.get('service', id)
-        if (here === null || record === undefined) {
-          // A service whose record is not there yet is looked at again with the next change of its app.
-          if (here === null) forget(id)
-          continue
+      const news: News[] = []
+      let turnMs = clock.monotonicMs()
+      for (const id of attention.due(turnMs)) {
+        if (clock.monotonicMs() - turnMs >= TURN_MS) {
+          await sleep(clock, 0, signal)
+          turnMs = clock.monotonicMs()
         }
-        const step = consider(here, record)
-        if (step !== null) steps.push(step)
-        const objectiveMs = here.rules.objective?.latencyP95Ms
-        const kind = objectiveMs === undefined ? null : (watched.get(id)?.objective.takeNews(objectiveMs) ?? null)
-        if (kind !== null && objectiveMs !== undefined) news.push({ id, kind, objectiveMs })
+        const looked = isolation.attempt(id, () => look(id))
+        traffic?.resetOne(id)
+        if (looked?.step) steps.push(looked.step)
+        if (looked?.news) news.push(looked.news)
       }
-      traffic?.reset()
+      traffic?.forgetGone()
       for (let i = 0; i < steps.length && !signal.aborted; i += BATCH) await commit(steps.slice(i, i + BATCH))
       if (news.length > 0) await tell(news)
       return clock.now() + TICK_MS
@@ -140,6 +149,22 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     attention.forget(id)
     watched.delete(id)
     found.delete(id)
+  }
+
+  function look(id: ServiceId): { readonly step: Step | null; readonly news: News | null } | null {
+    const here = find(id)
+    const record = state.snapshot.get('service', id)
+    if (here === null || record === undefined) {
+      // A service whose record is not there yet is looked at again with the next tick.
+      if (here === null) forget(id)
+      return null
+    }
+    const step = consider(here, record)
+    const service = watched.get(id)
+    if (service?.fault) isolation.failed(id, service.fault)
+    const objectiveMs = here.rules.objective?.latencyP95Ms
+    const kind = objectiveMs === undefined ? null : (service?.objective.news ?? null)
+    return { step, news: kind === null || objectiveMs === undefined ? null : { id, kind, objectiveMs } }
   }
 
   function consider({ spec, rules }: Found, record: ServiceRecord): Step | null {
@@ -197,7 +222,8 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     }
   }
 
-  async function tell(news: readonly { id: ServiceId; kind: 'kept' | 'missed'; objectiveMs: number }[]): Promise<void> {
+  /** What could not be written is told with the next tick. */
+  async function tell(news: readonly News[]): Promise<void> {
     const change = state.change()
     for (const { id, kind, objectiveMs } of news) {
       const p95Ms = watched.get(id)?.objective.view(objectiveMs).p95Ms ?? null
@@ -211,7 +237,9 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
       })
     }
     const outcome = await state.commit(change)
-    if (outcome.kind !== 'committed') logger.warn('an event about objectives could not be written', { outcome: outcome.kind })
+    if (outcome.kind !== 'committed')
+      throw new UnavailableError(`the store did not take an event about objectives: ${outcome.kind}`)
+    for (const { id, kind } of news) watched.get(id)?.objective.wasTold(kind)
   }
 
   const rulesOf = (id: ServiceId): ScaleRules | null => find(id)?.rules ?? null

@@ -1,4 +1,5 @@
 /** All that scaling knows of one service: its window, what was learned, its bounds and objective, and what was decided. In memory. */
+import type { Calendar } from '../../shared/calendar.ts'
 import type { Clock } from '../../shared/clock.ts'
 import type { ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
 import { type InstanceId, type NodeId, parseInstanceId } from '../../shared/model/identity.ts'
@@ -21,6 +22,7 @@ export interface WatchedDeps {
   readonly state: State
   readonly observed: Observed
   readonly clock: Clock
+  readonly calendar: Calendar
   /** What the service's demand will be within the horizon; null: unknown. */
   forecastOf(id: string, horizonMs: number): DemandForecast | null
   /** Learned time from a machine's order to its node; null: unknown. */
@@ -38,6 +40,8 @@ export interface WatchedService {
   readonly learned: LearnedTimes
   readonly objective: ObjectiveKeeper
   readonly decision: ScalingDecision | null
+  /** Why a part of its rules has no effect, for people; else null. */
+  readonly fault: string | null
   /** Mean load before the last step up. */
   meanBeforePercent: number | null
   /** Order → ready and warmed up, sampling included; with the machine when `withMachine`. Null: not learned. */
@@ -54,8 +58,6 @@ const LEAST_PATIENCE_MS = 60_000
 const PATIENCE_UNLEARNED_MS = 600_000
 /** Agents report every 2 s, and we look every second. */
 const REPORTING_MS = 3_000
-/** How often the calendar is asked at least: the lead time may have changed. */
-const BOUNDS_MS = 60_000
 const FORECAST_MS = 15_000
 /** A horizon for forecasts while no start was seen. */
 const UNLEARNED_LEAD_MS = 60_000
@@ -72,7 +74,9 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
   const objective = createObjectiveKeeper(record.learned?.shiftPercent ?? 0)
   const log = createDecisionLog()
   let window: { readonly key: string; readonly of: LoadWindow } | null = null
-  let bounds: { readonly of: ScaleBounds; readonly key: ScaleRules; readonly askAgainMs: number } | null = null
+  /** Bounds that hold from `fromMs` (epoch) until theirs end. */
+  let bounds: { readonly of: ScaleBounds; readonly key: ScaleRules; readonly leadMs: number; readonly fromMs: number } | null =
+    null
   let arrived = 0
   /** Loads when the service was last looked at. */
   let loads: ReadonlyMap<InstanceId, number> = new Map()
@@ -89,13 +93,12 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
     return (leadOfOrder({ startMs, machineMs: withMachine ? deps.machineLeadMs() : null }) ?? 0) + REPORTING_MS
   }
   const boundsNow = (rules: ScaleRules): ScaleBounds => {
-    const nowMs = clock.monotonicMs()
-    if (bounds === null || bounds.key !== rules || nowMs >= bounds.askAgainMs) {
-      const wallMs = clock.now()
-      const of = boundsAt(rules, wallMs, leadMs(true) ?? UNLEARNED_LEAD_MS)
-      const waitMs = of.untilMs === null ? BOUNDS_MS : Math.min(BOUNDS_MS, Math.max(1, of.untilMs - wallMs))
-      bounds = { of, key: rules, askAgainMs: nowMs + waitMs }
-    }
+    const wallMs = clock.now()
+    const aheadMs = leadMs(true) ?? UNLEARNED_LEAD_MS
+    // A wall clock that jumped is before them, past them, or still within.
+    const hold = bounds !== null && wallMs >= bounds.fromMs && wallMs < (bounds.of.untilMs ?? Number.POSITIVE_INFINITY)
+    if (bounds === null || !hold || bounds.key !== rules || bounds.leadMs !== aheadMs)
+      bounds = { of: boundsAt(rules, wallMs, aheadMs, deps.calendar), key: rules, leadMs: aheadMs, fromMs: wallMs }
     return bounds.of
   }
   const rulesNow = (rules: ScaleRules): ScaleRules => {
@@ -123,6 +126,9 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
     objective,
     get decision() {
       return decision
+    },
+    get fault() {
+      return bounds?.of.fault ?? null
     },
     meanBeforePercent: null,
     leadMs,
@@ -167,7 +173,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
       const plan = planReplicas({
         serviceId: id,
         rules: present,
-        boundsNote: bounds?.of.note ?? null,
+        boundsNote: rules.schedules === undefined ? null : (bounds?.of.note ?? null),
         forecast,
         wanted: record.desired,
         pinned: record.pinned,
@@ -190,9 +196,9 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
           answerTimes: traffic?.answerTimes ?? null,
           meanPercent: load.meanPercent,
           thresholdPercent: plan.decision.thresholdPercent ?? present.highPercent,
-          isSteady: times.starting === 0 && readySlots >= record.desired,
+          isSteady: times.starting === 0 && readySlots >= (record.pinned ?? record.desired),
           lastStepAgoMs,
-          atMost: record.desired >= present.max,
+          atMost: (record.pinned ?? record.desired) >= present.max,
         })
       const isResting =
         RESTFUL.has(plan.decision.code) &&
@@ -202,7 +208,8 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
         samples.isConstant(nowMs)
       if (!isResting) return { plan, restUntilMs: null }
       const again = rules.predict === 'auto' ? nowMs + FORECAST_MS : Number.POSITIVE_INFINITY
-      return { plan, restUntilMs: Math.min(again, rules.schedules === undefined ? again : (bounds?.askAgainMs ?? nowMs)) }
+      const endMs = rules.schedules === undefined ? null : (bounds?.of.untilMs ?? null)
+      return { plan, restUntilMs: endMs === null ? again : Math.min(again, nowMs + Math.max(1, endMs - clock.now())) }
     },
   }
 }

@@ -1,5 +1,4 @@
 /** Runs of a job: when one begins, what becomes of times that cannot be kept, and how many are remembered. Pure. */
-import { nextMatch, previousMatch } from '../../shared/cron.ts'
 import type { JobRules } from '../../shared/model/app.ts'
 import type { JobRecord, JobRun } from '../state/objects.ts'
 import { type Draft, wake } from './draft.ts'
@@ -14,6 +13,9 @@ const MAX_RUNS_AT_ONCE = 10
 /** Completions of runs under way, together: what is known of each must fit into the service's record. */
 const MAX_TASKS_AT_ONCE = 3_000
 
+/** What is decided further ahead than this was decided by a wrong clock. */
+const MAX_AHEAD_MS = 24 * 3_600_000
+
 export function isRunning(run: JobRun): boolean {
   return run.outcome === 'running'
 }
@@ -21,9 +23,20 @@ export function isRunning(run: JobRun): boolean {
 /** The record with the runs that are due now; runs that may not go on are cancelled. Events are added to `events`. */
 export function beginRuns(draft: Draft, rules: JobRules, job: JobRecord, events: JobEvent[]): JobRecord {
   const schedule = rules.cron === undefined ? '' : `${rules.cron.at} ${rules.cron.timeZone}`
+  const believed = beforeLong(draft, job, events)
   // A schedule begins when it is deployed, not with its last match before.
-  const known = job.schedule === schedule ? job : { ...job, schedule, decidedAtMs: Math.max(job.decidedAtMs, draft.now) }
+  const known =
+    believed.schedule === schedule ? believed : { ...believed, schedule, decidedAtMs: Math.max(believed.decidedAtMs, draft.now) }
   return rules.cron === undefined ? beginOnce(draft, known, events) : beginScheduled(draft, rules.cron, known, events)
+}
+
+/** A clock that ran far ahead and was set right must not silence the job until then: it goes on from now. */
+function beforeLong({ now }: Draft, job: JobRecord, events: JobEvent[]): JobRecord {
+  if (job.decidedAtMs <= now + MAX_AHEAD_MS) return job
+  const days = Math.round((job.decidedAtMs - now) / MAX_AHEAD_MS)
+  const message = `its times counted as decided until ${days} days from now: the clock was wrong then, and it goes on from now`
+  events.push({ type: 'job.rescheduled', message, severity: 'warning' })
+  return { ...job, decidedAtMs: now }
 }
 
 /** Once for each deployed spec; in mode global again on nodes that joined since. */
@@ -48,11 +61,12 @@ function beginOnce(draft: Draft, job: JobRecord, events: JobEvent[]): JobRecord 
 
 function beginScheduled(draft: Draft, cron: NonNullable<JobRules['cron']>, job: JobRecord, events: JobEvent[]): JobRecord {
   const { now } = draft
-  const nextMs = nextMatch(cron.at, cron.timeZone, now)
+  const { previousMs: dueMs, nextMs } = draft.input.calendar.around(cron.at, cron.timeZone, now)
   if (nextMs !== null) wake(draft, nextMs)
-  const dueMs = previousMatch(cron.at, cron.timeZone, now)
   if (dueMs === null || dueMs <= job.decidedAtMs) return job
   const decided = { ...job, decidedAtMs: dueMs }
+  // Begun already, while the clock ran ahead.
+  if (job.runs.some(({ scheduledAtMs }) => scheduledAtMs === dueMs)) return decided
   if (now - dueMs > CATCH_UP_MS) return { ...decided, runs: [unbegun(draft, dueMs, 'missed', events), ...job.runs] }
   if (isHeldUp(draft)) return job
   const active = job.runs.filter(isRunning)
@@ -132,7 +146,8 @@ export function kept(job: JobRecord): JobRecord {
     if (!isRunning(run)) before = run.outcome
     if (isRepeat) continue
     if (!isRunning(run) && ++others > MAX_ENDED_RUNS) continue
-    runs.push(isRunning(run) || run === latestOnce ? run : { ...run, done: [], failures: {} })
+    const { retried: _retried, ...rest } = run
+    runs.push(isRunning(run) || run === latestOnce ? run : { ...rest, done: [], failures: {} })
   }
   return { ...job, runs }
 }

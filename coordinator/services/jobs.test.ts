@@ -287,3 +287,73 @@ describe('jobs with cron', () => {
     )
   }, 60_000)
 })
+
+describe('jobs and what is wrong around them', () => {
+  it('a clock that was a year ahead and is set right: the job goes on within minutes, and the audit trail says why', async () => {
+    const cluster = await modelCluster(1)
+    await cluster.deploy(aJob({ cron: every('* * * * *') }))
+    const live = async (seconds: number) => {
+      for (let s = 0; s < seconds; s += 5) {
+        await cluster.run(5)
+        finishAll(cluster)
+      }
+    }
+    await live(130)
+    cluster.clock.jumpWall(365 * 24 * 60 * MINUTE)
+    await live(130)
+    cluster.clock.jumpWall(-365 * 24 * 60 * MINUTE)
+    await live(300)
+    const [newest] = runsOf(cluster)
+    expect(Math.abs((newest?.scheduledAtMs ?? 0) - cluster.clock.now())).toBeLessThan(3 * MINUTE)
+    const events = await cluster.state.events({ type: 'job.rescheduled' })
+    expect(events).toHaveLength(1)
+    expect(events[0]?.message).toContain('until 365 days from now')
+    expect(new Set(runsOf(cluster).map(({ id }) => id)).size).toBe(runsOf(cluster).length)
+    await cluster.stop()
+  })
+
+  it('a time that was begun while the clock ran ahead is not begun again when it comes', async () => {
+    const cluster = await modelCluster(1)
+    await cluster.deploy(aJob({ cron: every('0 * * * *') }))
+    await cluster.run(150)
+    cluster.clock.jumpWall(49 * 60 * MINUTE)
+    await cluster.run(150)
+    finishAll(cluster)
+    await cluster.run(150)
+    const [early] = runsOf(cluster)
+    expect(early?.outcome).toBe('succeeded')
+    cluster.clock.jumpWall(-49 * 60 * MINUTE)
+    await cluster.run(150)
+    cluster.clock.jumpWall((early?.scheduledAtMs ?? 0) - cluster.clock.now() + MINUTE)
+    await cluster.run(150)
+    expect(runsOf(cluster).filter(({ id }) => id === early?.id)).toHaveLength(1)
+    expect(cluster.runs(WORK)).toEqual([])
+    await cluster.stop()
+  })
+
+  it('failed attempts are told at once, then together and ever more rarely, and none is left out', async () => {
+    const cluster = await modelCluster(3)
+    cluster.badHashes.add('bad')
+    await cluster.deploy(aJob({ completions: 60, retries: 1_000 }, { specHash: 'bad' }))
+    await cluster.run(1_800)
+    const events = await cluster.state.events({ type: 'job.retried', limit: 1_000 })
+    expect(events.length).toBeGreaterThan(1)
+    expect(events.length).toBeLessThan(10)
+    const told = events.reduce((sum, { message }) => sum + Number(/(\d+) attempts failed/.exec(message)?.[1] ?? 1), 0)
+    const [run] = runsOf(cluster)
+    const failed = Object.values(run?.failures ?? {}).reduce((sum, { attempts }) => sum + attempts, 0)
+    expect(failed).toBeGreaterThan(200)
+    expect(told + (run?.retried?.untold ?? 0)).toBe(failed)
+    await cluster.stop()
+  })
+
+  it('one whose time zone this host does not know stops no other, and is told', async () => {
+    const cluster = await modelCluster(1)
+    const bad = aServiceSpec({ name: 'work', unit, job: rules({ cron: { at: '@daily', timeZone: 'PST', overlap: 'skip' } }) })
+    await cluster.deploy(anAppSpec({ services: [bad, aServiceSpec({ name: 'web' })] }))
+    await cluster.run(30)
+    expect(cluster.ready('shop/web')).toHaveLength(1)
+    expect(await cluster.state.events({ type: 'service.isolated' })).toMatchObject([{ subject: WORK, actor: 'services' }])
+    await cluster.stop()
+  })
+})

@@ -26,6 +26,9 @@ import {
 
 /** Most instances of one job that wait for a place at once: keeps its record, with what it knows of its tasks, within one commit. */
 const MAX_WAITING = 100
+/** Failed attempts are told at once, then together: after a minute, two, four … Else one job's retries push all else out of the audit trail. */
+const RETRIES_TOLD_MS = 60_000
+const MAX_RETRIES_TOLD_MS = 3_600_000
 
 /** The next moves of one job. `now` is epoch ms. */
 export function planJob(input: ServiceInput, spec: ServiceSpec, rules: JobRules, now: number): Plan<ServiceAction> {
@@ -86,6 +89,7 @@ function takeIn(draft: Draft, before: JobRun, events: JobEvent[]): { run: JobRun
   const done = new Set(before.done)
   const failures = { ...before.failures }
   const live = new Set<string>()
+  const failed: string[] = []
   for (const member of members(draft)) {
     const task = member.record.job
     if (task?.run !== before.id) continue
@@ -100,15 +104,37 @@ function takeIn(draft: Draft, before: JobRun, events: JobEvent[]): { run: JobRun
         const notBeforeMs = draft.now + backoffCeilingMs(task.attempt - 1, FAILURE_BACKOFF)
         failures[task.key] = { attempts: task.attempt, notBeforeMs }
         const detail = draft.input.observe(member.record.id)?.message
-        const message = `${member.record.id} failed${detail ? `: ${detail}` : ''} (attempt ${task.attempt})`
-        events.push({ type: 'job.retried', message, severity: 'warning' })
+        failed.push(`${member.record.id} failed${detail ? `: ${detail}` : ''} (attempt ${task.attempt})`)
       }
       retire(draft, member, `attempt ${task.attempt} failed`)
     } else if (live.has(task.key)) retire(draft, member, 'another instance does its work')
     else if (goesOn(draft, member)) live.add(task.key)
   }
-  const isSame = done.size === before.done.length && JSON.stringify(failures) === JSON.stringify(before.failures)
-  return { run: isSame ? before : { ...before, done: [...done], failures }, live }
+  const retried = tellRetries(draft, before, failed, events)
+  const isSame =
+    done.size === before.done.length && retried === before.retried && JSON.stringify(failures) === JSON.stringify(before.failures)
+  return { run: isSame ? before : { ...before, done: [...done], failures, ...(retried && { retried }) }, live }
+}
+
+/** An event about what failed now and since the last one, when it is time for one. */
+function tellRetries(draft: Draft, run: JobRun, failed: readonly string[], events: JobEvent[]): JobRun['retried'] {
+  const { now } = draft
+  const { retried } = run
+  const untold = (retried?.untold ?? 0) + failed.length
+  if (untold === 0) return retried
+  // A clock that was set back must not silence it.
+  if (retried !== undefined && retried.toldAtMs <= now && now < retried.toldAtMs + retried.pauseMs) {
+    wake(draft, retried.toldAtMs + retried.pauseMs)
+    return failed.length === 0 ? retried : { ...retried, untold }
+  }
+  const last = failed.at(-1)
+  const message =
+    untold === 1 && last !== undefined
+      ? last
+      : `run ${run.id}: ${untold} attempts failed${last === undefined ? '' : `, the last of them: ${last}`}`
+  events.push({ type: 'job.retried', message, severity: 'warning' })
+  const pauseMs = retried === undefined ? RETRIES_TOLD_MS : Math.min(2 * retried.pauseMs, MAX_RETRIES_TOLD_MS)
+  return { untold: 0, toldAtMs: now, pauseMs }
 }
 
 /** Whether an instance that has not ended may go on; where not it is taken out here. */

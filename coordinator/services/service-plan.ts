@@ -2,6 +2,7 @@
  * What the planners of one service read and what they decide. Everything is data: times are epoch ms, elapsed times come
  * from a monotonic clock (a jump of the wall clock replaces nothing and fails no rollout).
  */
+import type { Calendar } from '../../shared/calendar.ts'
 import type { Dependency, ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Availability, Liveness } from '../../shared/model/node.ts'
@@ -43,6 +44,7 @@ export interface ServiceInput {
   readonly globalNodes: readonly NodeId[]
   /** Silence proves nothing now: no node counts as lost. */
   readonly frozen: boolean
+  readonly calendar: Calendar
   /** undefined: the app has no such service. */
   dependency(name: string): DependencyState | undefined
   readonly elapsed: {
@@ -79,7 +81,15 @@ export type ServiceAction =
 
 /** What happened to a run, for people. */
 export interface JobEvent {
-  readonly type: 'job.started' | 'job.succeeded' | 'job.failed' | 'job.cancelled' | 'job.skipped' | 'job.missed' | 'job.retried'
+  readonly type:
+    | 'job.started'
+    | 'job.succeeded'
+    | 'job.failed'
+    | 'job.cancelled'
+    | 'job.skipped'
+    | 'job.missed'
+    | 'job.retried'
+    | 'job.rescheduled'
   readonly message: string
   readonly severity: 'info' | 'warning' | 'error'
 }

@@ -2,11 +2,13 @@
  * Keeps every service as its app wants it. Poked by each change of the state and of what agents report; looks only at the
  * services that the change may concern, and at all of them once a minute as a safety net.
  */
+import { createCalendar } from '../../shared/calendar.ts'
 import type { Clock } from '../../shared/clock.ts'
-import { messageOf, UnavailableError } from '../../shared/errors.ts'
+import { UnavailableError } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
 import { type InstanceId, type NodeId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
+import { createIsolation } from '../state/isolation.ts'
 import { type Observed, isRoutable } from '../state/observed.ts'
 import type { AppRecord, InstanceRecord, JobRun, ServiceRecord } from '../state/objects.ts'
 import type { State } from '../state/state.ts'
@@ -39,6 +41,8 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
   const logger = root.with({ loop: 'services' })
   const dirty = createDirtyServices(state, observed)
   const ages = createAges(clock)
+  const calendar = createCalendar()
+  const isolation = createIsolation({ state, clock, logger, part: 'services' })
   /** Monotonic ms at which time alone makes a service worth another look. */
   const wakes = new Map<ServiceId, number>()
   let unsubscribe: (() => void)[] = []
@@ -79,7 +83,7 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
         if (signal.aborted) return null
         dirty.apps.delete(name)
         await settle(
-          `app ${name}`,
+          name,
           () => ensureServices(name),
           () => dirty.apps.add(name),
         )
@@ -98,7 +102,7 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
     },
   })
 
-  /** Runs one unit of work. When the store refuses for reasons that concern everyone the whole run ends and is repeated. */
+  /** Does the work for one app or service. When the store refuses for reasons that concern everyone the whole run ends and is repeated. */
   async function settle(subject: string, work: () => Promise<void>, redo: () => void): Promise<void> {
     try {
       await work()
@@ -107,7 +111,7 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
         redo()
         throw error
       }
-      logger.error('service could not be planned, will try again', { subject, error: messageOf(error) })
+      isolation.failed(subject, error)
       if (subject.includes('/')) wakes.set(subject, clock.monotonicMs() + RETRY_MS)
     }
   }
@@ -192,6 +196,7 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
       globalNodes:
         spec?.mode === 'global' ? globalNodes(spec, snapshot.all('node').values(), (nodeId) => isOn(instances, nodeId)) : [],
       frozen: observed.frozen !== null,
+      calendar,
       dependency: (other) => dependencyOf(app, other),
       elapsed: {
         readyMs: followReady,

@@ -94,6 +94,8 @@ export interface JobRun {
   readonly done: readonly string[]
   /** Task key → attempts that failed, and when the next may begin (epoch ms). */
   readonly failures: Readonly<Record<string, { readonly attempts: number; readonly notBeforeMs: number }>>
+  /** Failed attempts that no event tells of yet, when the last one did, and how long the next waits after it; absent: none failed. */
+  readonly retried?: { readonly untold: number; readonly toldAtMs: number; readonly pauseMs: number }
 }
 
 export interface JobRecord {
