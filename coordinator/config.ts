@@ -2,7 +2,7 @@
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { isTimeZone } from '../shared/time-zone.ts'
+import { isTimeZone, zoneOfAbbreviation } from '../shared/time-zone.ts'
 import type { Fault } from '../shared/errors.ts'
 import type { Pool } from '../shared/model/node.ts'
 import type { Capacity } from '../shared/model/resources.ts'
@@ -311,7 +311,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
   if (!isTimeZone(values['forecast.timeZone']))
     faults.push({
       ...loaded.locate('forecast.timeZone'),
-      message: `${values['forecast.timeZone']} is no time zone that this host knows; write one of the IANA database, such as Europe/Berlin.`,
+      message: `${values['forecast.timeZone']} is no time zone that this host knows; write one of the IANA database, such as ${zoneOfAbbreviation(values['forecast.timeZone']) ?? 'Europe/Berlin'}.`,
     })
   if (faults.length > 0) throw configError(faults)
   return Object.freeze({

@@ -38,6 +38,7 @@ import type { Provider } from './providers/provider.ts'
 import { createScalingLoop, type ScalingLoop } from './scaling/scaling-loop.ts'
 import { createServicesLoop } from './services/services-loop.ts'
 import { type ClusterRecord, KINDS } from './state/objects.ts'
+import { createIsolation } from './state/isolation.ts'
 import { openState, type State } from './state/state.ts'
 import type { Store } from './state/store.ts'
 
@@ -142,6 +143,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     forecastOf: (id, horizonMs) => forecasts.forecastOf(id, horizonMs),
     machineLeadMs: () => fleet.machineLeadMs(),
   })
+  const isolation = createIsolation({ state, clock, logger, part: 'fleet' })
   const fleet = createFleetLoop({
     ...charges,
     state,
@@ -160,6 +162,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
         forecast: () => forecasts.all(),
         forecastOf: (id, horizonMs) => forecasts.forecastOf(id, horizonMs),
         startTimeMs: (id) => scaling.startTimeMs(id),
+        attempt: isolation.attempt,
         machineLeadMs: () => fleet.machineLeadMs(),
       }),
     async userDataFor(machine, pool) {
@@ -168,7 +171,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     },
   })
   // Consul's clients remember an index; beginning above every index of earlier lives keeps them from waiting for the past.
-  const catalog = createCatalog({ state, observed, clock, startIndex: state.epoch * 1_000_000 })
+  const catalog = createCatalog({ state, observed, clock, logger, startIndex: state.epoch * 1_000_000 })
 
   const recording = createRecordingLoop({ history, state, observed, nodes: () => placement.nodes(), clock, logger })
 

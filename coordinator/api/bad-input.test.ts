@@ -1,8 +1,9 @@
 /** The "API" rows of the bad-input matrix (reliability §3), each by name. */
 import { describe, expect, it } from 'vitest'
 import { type ApiBed, apiBed, type Sent } from '../../test/builders/api-bed.ts'
-import { aContainerSpec, anAppSpec, aServiceSpec, aUnitSpec } from '../../test/builders/specs.ts'
+import { aContainerSpec, anAppSpec, aScale, aServiceSpec, aUnitSpec } from '../../test/builders/specs.ts'
 import { aPool } from '../../test/builders/records.ts'
+import { appSpecSchema } from '../apps/app-spec-schema.ts'
 import type { Problem } from './problem.ts'
 
 async function problemOf(bed: ApiBed, method: string, path: string, sent: Sent = {}) {
@@ -17,6 +18,28 @@ const poolBody = () => {
 }
 
 describe('bad input, row by row', () => {
+  it('an app that is too large, or has too many schedules, is refused before its schema is asked', async () => {
+    let asked = 0
+    const counted = appSpecSchema.refine(() => {
+      asked += 1
+      return true
+    })
+    const bed = await apiBed({ appSpecSchema: counted })
+    const schedules = Array.from({ length: 50 }, () => ({ at: '0 0 29 2 */7', timeZone: 'UTC', min: 1, max: 2 }))
+    const many = Array.from({ length: 60 }, (_, i) => aServiceSpec({ name: `s${i}`, scale: aScale({ max: 2, schedules }) }))
+    for (const path of ['/v1/apps', '/v1/apps?dryRun=true']) {
+      const { status, problem } = await problemOf(bed, 'POST', path, { body: { spec: anAppSpec({ services: many }) } })
+      expect(status).toBe(422)
+      expect(problem.errors?.map(({ pointer }) => pointer)).toContain('/spec/services')
+    }
+    const large = anAppSpec({ services: [aServiceSpec({ labels: { x: 'y'.repeat(300_000) } })] })
+    const { problem } = await problemOf(bed, 'POST', '/v1/apps', { body: { spec: large } })
+    expect(problem.errors).toMatchObject([{ pointer: '/spec', detail: expect.stringContaining('256 KiB') }])
+    expect(asked).toBe(0)
+    await problemOf(bed, 'POST', '/v1/apps', { body: { spec: anAppSpec() } })
+    expect(asked).toBe(1)
+  })
+
   it('API row 1: invalid JSON is answered 400 without echoing it', async () => {
     const bed = await apiBed()
     const { status, problem } = await problemOf(bed, 'POST', '/v1/keys', { raw: '{"name": "s3cret-text' })

@@ -29,6 +29,8 @@ export interface EndpointSpec<P, Q, B> {
   readonly params?: P
   readonly query?: Q
   readonly body?: B
+  /** Cheap bounds of the body, asked before its schema: what is refused for its size must not cost the time of reading it. */
+  bounds?(body: unknown): readonly Fault[]
   /** Schema of the JSON answer; absent for text, streams and empty answers. */
   readonly returns?: Shape
   /** Status of a plain object that the handler returns. Default 200. */
@@ -97,7 +99,7 @@ export function endpoints(deps: ApiDeps): Endpoints {
         const call: Call<typeof spec.params, typeof spec.query, typeof spec.body> = {
           params: check(spec.params, c.req.param(), 'path'),
           query: check(spec.query ?? noQuery, queryOf(c), 'query') as OutputOf<typeof spec.query>,
-          body: check(spec.body, read.value ?? {}, 'body'),
+          body: check(spec.body, bounded(spec.bounds?.(read.value) ?? [], read.value ?? {}), 'body'),
           request: c.req.raw,
           requestId: c.get('requestId'),
           remoteAddress,
@@ -156,6 +158,11 @@ function limit(retryAfterS: number): void {
 function bearerOf(request: Request): string | null {
   const match = /^bearer +([^\s,]+)$/i.exec(request.headers.get('authorization') ?? '')
   return match?.[1] ?? null
+}
+
+function bounded(faults: readonly Fault[], value: unknown): unknown {
+  if (faults.length > 0) throw new InputError('The body cannot be used.', faults)
+  return value
 }
 
 function check<S extends Shape | undefined>(schema: S, value: unknown, where: string): OutputOf<S> {

@@ -6,6 +6,7 @@ import { serviceId } from '../../shared/model/identity.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
 import { checkAppSpec } from '../apps/check-app-spec.ts'
 import type { Operator } from '../access/operator-tokens.ts'
+import { checkBounds } from '../apps/spec-bounds.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
 import { explainService } from './explain.ts'
@@ -38,6 +39,11 @@ interface DeployBody {
 export const OPERATOR_MAX_PRIORITY = 90
 
 const dryRunQuery = z.strictObject({ dryRun: queryFlag.optional() })
+
+const boundsOfDeploy = (body: unknown): readonly Fault[] =>
+  typeof body === 'object' && body !== null && 'spec' in body
+    ? checkBounds(body.spec).map((fault) => ({ ...fault, path: `/spec${fault.path}` }))
+    : []
 
 export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
   const { state, observed, apps } = deps
@@ -165,6 +171,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
       summary: 'Deploy an app',
       query: dryRunQuery,
       body: deployBody,
+      bounds: boundsOfDeploy,
       returns: deployed,
       status: 200,
     },
@@ -178,6 +185,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
       params: appPath,
       query: dryRunQuery,
       body: deployBody,
+      bounds: boundsOfDeploy,
       returns: deployed,
     },
     (call) => deploy(call.params.app, call.body, call.query, call.request, call),

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { apiBed } from '../../test/builders/api-bed.ts'
 import { parseTrace } from '../simulate/trace.ts'
 import type { HistoryView } from './routes-history.ts'
@@ -68,10 +68,39 @@ describe('history routes', () => {
     expect(((await (await get(`/series?subject=${SERVICE}`)).json()) as typeof first).items).toHaveLength(2)
   })
 
+  it('a query with thousands of measures has one fault, not thousands', async () => {
+    const { get } = await bed()
+    const text = await (await get(`?subject=${SERVICE}&measure=${'x,'.repeat(3_000)}`)).text()
+    expect((JSON.parse(text) as { errors: unknown[] }).errors).toHaveLength(1)
+  })
+
+  it('pages never have all series sorted', async () => {
+    const { get, api } = await bed()
+    const { history } = api.deps
+    for (let i = 0; i < 500; i += 1)
+      history.record({ subject: `service app${i % 7}/s${(i * 37) % 500}`, measure: 'load' }, api.clock.now(), 1)
+    const sorted = history.series().map(({ subject, measure }) => `${subject} ${measure}`)
+    const series = vi.spyOn(history, 'series')
+    const found: string[] = []
+    for (let after: string | null = ''; after !== null; ) {
+      const query: string = after === '' ? '' : `&after=${encodeURIComponent(after)}`
+      const page = (await (await get(`/series?limit=60${query}`)).json()) as {
+        items: { subject: string; measure: string }[]
+        next: string | null
+      }
+      found.push(...page.items.map(({ subject, measure }) => `${subject} ${measure}`))
+      after = page.next
+    }
+    expect(found).toEqual([...sorted].sort((a, b) => (a < b ? -1 : 1)))
+    expect(series).not.toHaveBeenCalled()
+  })
+
   it.each([
     ['?subject=web&measure=demand', 422, 'service app/name'],
     [`?subject=${SERVICE}`, 422, '/measure'],
     [`?subject=${SERVICE}&measure=demnd`, 422, 'did you mean demand?'],
+    [`?subject=${SERVICE}&measure=${'x,'.repeat(3_000)}`, 422, 'names too many'],
+    [`?subject=${SERVICE}&measure=${'demand,'.repeat(40)}`, 422, 'names too many'],
     [`?subject=${SERVICE}&measure=demand&step=1s`, 422, 'at least 10s'],
     [`?subject=${SERVICE}&measure=demand&from=yesterday`, 422, '2026-03-01T12:00:00Z'],
     [`?subject=${SERVICE}&measure=demand&from=2026-01-06&to=2026-01-05`, 422, 'earlier'],

@@ -30,8 +30,16 @@ const timeSchema = z.string().transform((text, context) => {
   return z.NEVER
 })
 
+/** Every measure by name, with room for blunders. */
+const MAX_MEASURES_CHARS = 500
+
 const measuresSchema = z.union([z.string(), z.array(z.string())]).transform((given, context) => {
-  const names = [given].flat().flatMap((text) => text.split(','))
+  const text = [given].flat().join(',')
+  const names = text.length > MAX_MEASURES_CHARS ? [] : text.split(',')
+  if (names.length === 0 || names.length > MEASURES.length) {
+    context.addIssue({ code: 'custom', message: `names too many; the measures are ${MEASURES.join(', ')}` })
+    return z.NEVER
+  }
   const measures: Measure[] = []
   for (const name of names) {
     if (isMeasure(name)) {
@@ -77,7 +85,7 @@ export function addHistoryRoutes({ add }: Endpoints, deps: ApiDeps): void {
       query: z.strictObject({ ...pageQuery, subject: subjectSchema.optional() }),
       returns: pageOf(seriesView),
     },
-    ({ query }) => page(history.series(query.subject), keyOf, query),
+    ({ query }) => page(query.subject === undefined ? history.eachSeries() : history.series(query.subject), keyOf, query),
   )
 
   add(

@@ -1,6 +1,5 @@
 /** State as the API shows it: joins what is wanted (snapshot) with what is observed. Reads only; never shows a secret. */
 import type { Calendar } from '../../shared/calendar.ts'
-import { compare } from '../../shared/compare.ts'
 import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
 import { type InstanceId, parseInstanceId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import type { MachineRecord, NodeRecord, Pool } from '../../shared/model/node.ts'
@@ -259,8 +258,22 @@ export function page<T>(
 ): { readonly items: readonly T[]; readonly next: string | null } {
   const limit = query.limit ?? 100
   const { after } = query
-  const sorted = [...items].map((item) => ({ key: keyOf(item), item })).sort((a, b) => compare(a.key, b.key))
-  const rest = after === undefined ? sorted : sorted.filter(({ key }) => key > after)
-  const shown = rest.slice(0, limit)
-  return { items: shown.map(({ item }) => item), next: rest.length > limit ? (shown.at(-1)?.key ?? null) : null }
+  // Only the first ones after `after` are kept in order, one more than shown: of 100,000 nobody sorts all for each page.
+  const first: { readonly key: string; readonly item: T }[] = []
+  for (const item of items) {
+    const key = keyOf(item)
+    if (after !== undefined && key <= after) continue
+    const last = first.length > limit ? first.at(-1) : undefined
+    if (last !== undefined && key >= last.key) continue
+    let low = 0
+    for (let high = first.length; low < high; ) {
+      const middle = (low + high) >> 1
+      if ((first[middle]?.key ?? '') <= key) low = middle + 1
+      else high = middle
+    }
+    first.splice(low, 0, { key, item })
+    if (first.length > limit + 1) first.pop()
+  }
+  const shown = first.slice(0, limit)
+  return { items: shown.map(({ item }) => item), next: first.length > limit ? (shown.at(-1)?.key ?? null) : null }
 }

@@ -6,7 +6,7 @@ import { z } from 'zod'
 import { nextMatch } from '../../shared/calendar.ts'
 import { parseCron } from '../../shared/cron.ts'
 import { MAX_SPREAD } from '../../shared/model/app.ts'
-import { isTimeZone } from '../../shared/time-zone.ts'
+import { isTimeZone, zoneOfAbbreviation } from '../../shared/time-zone.ts'
 import { NAME_PATTERN, SERVICE_NAME_PATTERN } from '../../shared/model/identity.ts'
 import { MAX_COMPLETIONS } from './read-job.ts'
 
@@ -23,7 +23,15 @@ const cron = z
     const read = parseCron(text)
     return read.ok && nextMatch(read.cron, 'UTC', 0) !== null
   }, 'is no cron expression of five fields that ever matches')
-const timeZone = z.string().max(64).refine(isTimeZone, 'is no time zone of the IANA database')
+const timeZone = z
+  .string()
+  .max(64)
+  .refine(isTimeZone, {
+    error: ({ input }) => {
+      const meant = zoneOfAbbreviation(String(input))
+      return `is no time zone of the IANA database${meant === null ? '' : `; did you mean "${meant}"?`}`
+    },
+  })
 const port = z.int().min(1).max(65_535)
 const bytes = z.int().min(0)
 const line = z

@@ -6,9 +6,9 @@ import { canonicalJson, specHashOf } from '../../shared/canonical.ts'
 import type { Fault } from '../../shared/errors.ts'
 import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
 import { type AppPolicy, SAFE_POLICY } from './context.ts'
-import { MAX_SPEC_BYTES } from './link-services.ts'
 import { ROOT_CAPABILITIES } from './read-privileges.ts'
 import { dangerOf } from './read-volumes.ts'
+import { checkBounds } from './spec-bounds.ts'
 
 export interface AppSpecCheck {
   /** The spec contradicts itself (HTTP 422). */
@@ -23,12 +23,7 @@ export function checkAppSpec(spec: AppSpec, policy: Partial<AppPolicy> = {}): Ap
   const forbidden: Fault[] = []
   const names = new Set(spec.services.map((service) => service.name))
   if (names.size !== spec.services.length) faults.push({ path: '/services', message: 'two services have the same name' })
-  if (Buffer.byteLength(canonicalJson(spec)) > MAX_SPEC_BYTES)
-    faults.push({
-      path: '',
-      message: `the spec is larger than ${MAX_SPEC_BYTES / 1024} KiB`,
-      hint: 'put large files into images or volumes',
-    })
+  faults.push(...checkBounds(spec))
   const taken = new Map<string, string>()
   spec.services.forEach((service, index) => {
     const path = `/services/${index}`

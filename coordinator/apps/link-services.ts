@@ -21,11 +21,10 @@ import {
   partOf,
 } from './read-x-rubato.ts'
 import { shorten } from './report.ts'
+import { countSchedules, MAX_SCHEDULES, MAX_SPEC_BYTES, tooManySchedules } from './spec-bounds.ts'
 import { nearest } from '../../shared/nearest.ts'
 
 const DEFAULT_STOP_GRACE_MS = 10_000
-/** What a spec may take in the store and on the wire, secrets and configs included. */
-export const MAX_SPEC_BYTES = 256 * 1024
 
 /** Specs of all services that are no sidecars, in file order. `inactive` are services left out for their profile. */
 export function linkServices(context: Context, services: readonly ReadService[], inactive: ReadonlySet<string>): ServiceSpec[] {
@@ -58,6 +57,11 @@ export function linkServices(context: Context, services: readonly ReadService[],
       `the app takes ${Math.ceil(size / 1024)} KiB with its configs and secrets; at most ${MAX_SPEC_BYTES / 1024} KiB are possible`,
       'put large files into images or volumes',
     )
+  const schedules = countSchedules({ services: specs })
+  if (schedules > MAX_SCHEDULES) {
+    const { message, hint } = tooManySchedules(schedules)
+    context.report.fault(services[0]?.cursor ?? { path: '', at: { file: '', line: 1, column: 1 } }, message, hint)
+  }
   return specs
 }
 

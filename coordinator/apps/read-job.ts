@@ -1,7 +1,7 @@
 /** Jobs: `deploy.mode: replicated-job | global-job`, and `x-rubato.job`. */
 import { nextMatch } from '../../shared/calendar.ts'
 import { parseCron } from '../../shared/cron.ts'
-import { isTimeZone } from '../../shared/time-zone.ts'
+import { isTimeZone, zoneOfAbbreviation } from '../../shared/time-zone.ts'
 import type { JobRules } from '../../shared/model/app.ts'
 import { nearest } from '../../shared/nearest.ts'
 import { child, type Cursor } from './located.ts'
@@ -91,7 +91,7 @@ export function checkCron(report: Report, cursor: Cursor, text: string): void {
 export function checkTimeZone(report: Report, cursor: Cursor, name: string | undefined): string {
   if (name === undefined || name === 'UTC') return 'UTC'
   if (isTimeZone(name)) return name
-  const near = nearest(name, Intl.supportedValuesOf('timeZone'))
+  const near = zoneOfAbbreviation(name) ?? nearest(name, Intl.supportedValuesOf('timeZone'))
   report.fault(
     cursor,
     `there is no time zone "${shorten(name)}"`,

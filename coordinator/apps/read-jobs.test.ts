@@ -4,6 +4,7 @@ import type { ServiceSpec } from '../../shared/model/app.ts'
 import { appSpecSchema } from './app-spec-schema.ts'
 import { checkAppSpec } from './check-app-spec.ts'
 import { readApp } from './read-app.ts'
+import { checkBounds } from './spec-bounds.ts'
 
 const file = (service: string) => `services:\n  web:\n    image: web:1\n${service.replace(/^/gm, '    ')}\n`
 const read = (service: string) =>
@@ -101,10 +102,25 @@ describe('schedules and objective', () => {
     ['schedules: [{at: "@daily", min: 30}]', 'min (30) is not between min (1) and max (20)'],
     ['schedules: [{at: "@daily", min: 5, max: 4}]', 'min (5) is larger than max (4)'],
     ['schedules: [{at: "@daily", timezone: UTC, min: 4}]', 'did you mean "timeZone"?'],
+    ['schedules: [{at: "@daily", timeZone: PST, min: 4}]', 'did you mean "America/Los_Angeles"?'],
     ['objective: {latencyP95: 200}', 'must be a duration'],
     ['objective: {latencyP95: 0s}', 'at least 1ms'],
   ])('refuses %s', async (part, expected) => {
     expect((await refuse(`x-rubato: {scale: {max: 20, ${part}}}`)).join('\n')).toContain(expected)
+  })
+
+  it('an app has at most 500 schedules and cron jobs, in a file and through the API', async () => {
+    const schedules = Array.from({ length: 50 }, (_, minute) => `{at: "${minute} * * * *", min: 2}`).join(', ')
+    const services = Array.from(
+      { length: 11 },
+      (_, index) => `  s${index}: {image: app, x-rubato: {scale: {max: 20, schedules: [${schedules}]}}}`,
+    ).join('\n')
+    const text = `services:\n${services}\n`
+    const result = await readApp({ text, fileName: '/srv/shop/compose.yaml', environment: {}, readFile: async () => null })
+    expect(JSON.stringify(result)).toContain('550 schedules and cron jobs; at most 500')
+    const many = { services: Array.from({ length: 501 }, () => ({ job: { cron: {} } })) }
+    expect(checkBounds(many)).toMatchObject([{ path: '/services' }])
+    expect([checkBounds(undefined), checkBounds(null), checkBounds({ services: 'x' })]).toEqual([[], [], []])
   })
 
   it('the API holds the same of a spec that no file made', async () => {

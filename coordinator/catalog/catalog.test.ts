@@ -33,7 +33,7 @@ async function bed(labels: Record<string, string> = {}) {
   await state.commit(
     put.put('assignments', 'node-a', someAssignments('node-a', [anInstanceRecord({ id: ID, nodeId: 'node-a' })])),
   )
-  const catalog = createCatalog({ state, observed, clock, startIndex: 1000 })
+  const catalog = createCatalog({ state, observed, clock, logger: silentLogger(), startIndex: 1000 })
   catalog.start()
   const report = (phase: 'ready' | 'draining' | 'starting', healthy = true) => {
     observed.setNode(aNodeObservation({ nodeId: 'node-a', liveness: 'live' }))
@@ -133,7 +133,7 @@ describe('embedded catalog (V1)', () => {
   })
   it('holds a bounded number of blocking queries', async () => {
     const { state, observed, clock } = await bed()
-    const catalog = createCatalog({ state, observed, clock, startIndex: 1, maxWaiters: 2 })
+    const catalog = createCatalog({ state, observed, clock, logger: silentLogger(), startIndex: 1, maxWaiters: 2 })
     const api = createConsulApi({ catalog, random: seededRandom(1), datacenter: 'dc1', version: '0', leader: 'x' })
     const ask = () => api.request(`/v1/catalog/services?index=${catalog.index}&wait=10s`)
     const held = [ask(), ask()]

@@ -8,12 +8,14 @@
  * as its goal is `stop` or its agent says draining. Cost of a change: the entries of the nodes that changed.
  */
 import { compare } from '../../shared/compare.ts'
+import { createIsolation, type Isolation } from '../state/isolation.ts'
 import { isRoutable, type InstanceObservation, type Observed } from '../state/observed.ts'
 import { specOfInstance } from '../services/kept-specs.ts'
 import type { InstanceRecord } from '../state/objects.ts'
 import type { State } from '../state/state.ts'
 import type { Clock, Timer } from '../../shared/clock.ts'
-import { type NodeId, parseInstanceId } from '../../shared/model/identity.ts'
+import type { Logger } from '../../shared/logger.ts'
+import { type NodeId, parseInstanceId, serviceIdOf } from '../../shared/model/identity.ts'
 import type { NodeRecord } from '../../shared/model/node.ts'
 import type { UnitSpec } from '../../shared/model/unit.ts'
 import { instanceRegistrations } from '../../shared/instance-registrations.ts'
@@ -57,6 +59,7 @@ export interface CatalogDeps {
   readonly state: State
   readonly observed: Observed
   readonly clock: Clock
+  readonly logger: Logger
   readonly startIndex: number
   /** Most blocking queries at once. Default 10,000: some hundred bytes each, and a socket. */
   readonly maxWaiters?: number
@@ -78,6 +81,7 @@ export function createCatalog(deps: CatalogDeps): Catalog {
   const nameIndex = new Map<string, number>()
   const waiters = new Set<Waiter>()
   const unsubscribe: (() => void)[] = []
+  const isolation = createIsolation({ state, clock, logger: deps.logger, part: 'catalog' })
   const maxWaiters = deps.maxWaiters ?? 10_000
   let index = deps.startIndex
   /** Index of names that were never seen, or were forgotten. */
@@ -87,7 +91,7 @@ export function createCatalog(deps: CatalogDeps): Catalog {
   const indexOf = (service: string) => nameIndex.get(service) ?? otherIndex
 
   const refreshNode = (nodeId: NodeId) => {
-    const wanted = entriesOf(nodeId, state, observed)
+    const wanted = entriesOf(nodeId, state, observed, isolation)
     const present = byNode.get(nodeId) ?? new Map<string, CatalogEntry>()
     const touched = new Set<string>()
     for (const [key, entry] of present)
@@ -203,7 +207,7 @@ function keyOf(entry: Pick<CatalogEntry, 'node' | 'id'>): string {
   return `${entry.node}\n${entry.id}`
 }
 
-function entriesOf(nodeId: NodeId, state: State, observed: Observed): Map<string, CatalogEntry> {
+function entriesOf(nodeId: NodeId, state: State, observed: Observed, isolation: Isolation): Map<string, CatalogEntry> {
   const entries = new Map<string, CatalogEntry>()
   const node = state.snapshot.get('node', nodeId)
   if (!node) return entries
@@ -212,8 +216,11 @@ function entriesOf(nodeId: NodeId, state: State, observed: Observed): Map<string
     const instance = observed.instance(record.id)
     if (record.goal !== 'run' || instance?.phase !== 'ready' || instance.nodeId !== nodeId) continue
     const passing = isRoutable(instance, observation)
-    const unit = unitOf(state, record)
-    if (unit) for (const entry of instanceEntries(node, instance, unit, passing)) entries.set(keyOf(entry), entry)
+    const own = isolation.attempt(serviceIdOf(record.id), () => {
+      const unit = unitOf(state, record)
+      return unit === null ? [] : instanceEntries(node, instance, unit, passing)
+    })
+    for (const entry of own ?? []) entries.set(keyOf(entry), entry)
   }
   for (const foreign of observation?.foreign ?? []) {
     const passing = foreign.passing && observation?.liveness !== 'lost'

@@ -42,6 +42,7 @@ function predict(overrides: Partial<PredictedDeps>, pinned: number | null = null
     forecastOf: () => forecast(720),
     startTimeMs: () => 5_000,
     machineLeadMs: () => 90_000,
+    attempt: (_, work) => work(),
     ...overrides,
   })
 }

@@ -17,6 +17,8 @@ export interface PredictedDeps {
   forecastOf(id: ServiceId, horizonMs: number): DemandForecast | null
   /** Learned time from placement to readiness, ms; null while unknown. */
   startTimeMs(id: ServiceId): number | null
+  /** Does the work for one service; null when it threw, which stops no other (isolation.ts). */
+  attempt<T>(id: ServiceId, work: () => T): T | null
   /** Learned time from the order of a machine until it joins, ms; null while unknown. */
   machineLeadMs(): number | null
 }
@@ -28,16 +30,20 @@ export function predictedInstances(deps: PredictedDeps): readonly Predicted[] {
   if (machineMs === null) return []
   const predicted: Predicted[] = []
   for (const [service] of deps.forecast()) {
-    const record = deps.snapshot.get('service', service)
-    const [app = '', name = ''] = service.split('/')
-    const rules = deps.snapshot.get('app', app)?.spec.services.find((spec) => spec.name === name)?.scale
-    if (!record || record.pinned !== null || !rules) continue
-    const leadMs = leadOfOrder({ startMs: deps.startTimeMs(service), machineMs }) ?? machineMs
-    const forecast = deps.forecastOf(service, horizonOf(leadMs))
-    const count = forecast === null ? null : countAhead(forecast, rules)
+    const count = deps.attempt(service, () => predictedOf(deps, service, machineMs))
     if (count !== null) predicted.push({ service, count })
   }
   return predicted
+}
+
+function predictedOf(deps: PredictedDeps, service: ServiceId, machineMs: number): number | null {
+  const record = deps.snapshot.get('service', service)
+  const [app = '', name = ''] = service.split('/')
+  const rules = deps.snapshot.get('app', app)?.spec.services.find((spec) => spec.name === name)?.scale
+  if (!record || record.pinned !== null || !rules) return null
+  const leadMs = leadOfOrder({ startMs: deps.startTimeMs(service), machineMs }) ?? machineMs
+  const forecast = deps.forecastOf(service, horizonOf(leadMs))
+  return forecast === null ? null : countAhead(forecast, rules)
 }
 
 /**

@@ -9,6 +9,7 @@ import { createLoop, type Loop } from '../../shared/loop.ts'
 import type { ScaleRules } from '../../shared/model/app.ts'
 import { type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import type { History, Measure } from '../history/series.ts'
+import { createIsolation } from '../state/isolation.ts'
 import type { State } from '../state/state.ts'
 import { type CivilTime, createCivilTime } from './civil-time.ts'
 import { createDemandForecaster, type DemandForecaster } from './demand-forecaster.ts'
@@ -78,6 +79,7 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
   const services = new Map<ServiceId, Series>()
   /** Zones of `services`, by name in lower case: names are the same in any spelling, and each zone is costly. */
   const zones = new Map<string, CivilTime>()
+  const isolation = createIsolation({ state, clock, logger: deps.logger, part: 'forecast' })
 
   const loop = createLoop({
     name: 'forecast',
@@ -92,18 +94,25 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
       let work = WORK_PER_RUN
       for (const [id, rules] of wanted) {
         if (work <= 0) return clock.now()
-        const { series, isNew } = seriesOf(id, rules, endMs)
-        if (isNew) work -= WORK_OF_PIECE
-        if (series.fedMs >= endMs) continue
-        while (series.fedMs < endMs && work > 0) {
-          work -= endMs - series.fedMs > HOUR_MS ? WORK_OF_PIECE : 1
-          feed(id, series, Math.min(endMs, series.fedMs + PIECE_MS))
-        }
-        if (series.fedMs >= endMs) publish(id)
+        const room = work
+        work -= isolation.attempt(id, () => bringOn(id, rules, endMs, room)) ?? 1
       }
       return work <= 0 ? clock.now() : endMs + STEP_MS + SETTLE_MS
     },
   })
+
+  /** Feeds one service what is new, at most `room` of work. Returns the work that it took. */
+  const bringOn = (id: ServiceId, rules: ScaleRules, endMs: number, room: number): number => {
+    const { series, isNew } = seriesOf(id, rules, endMs)
+    let work = isNew ? WORK_OF_PIECE : 0
+    if (series.fedMs >= endMs) return work
+    while (series.fedMs < endMs && work < room) {
+      work += endMs - series.fedMs > HOUR_MS ? WORK_OF_PIECE : 1
+      feed(id, series, Math.min(endMs, series.fedMs + PIECE_MS))
+    }
+    if (series.fedMs >= endMs) publish(id)
+    return work
+  }
 
   const wantedServices = () => {
     const wanted = new Map<ServiceId, ScaleRules>()
@@ -188,7 +197,7 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
     standings: (id) => services.get(id)?.forecaster.standings(horizonFor(id)) ?? [],
     *all() {
       for (const id of services.keys()) {
-        const forecast = current(id)
+        const forecast = isolation.attempt(id, () => current(id))
         if (forecast !== null) yield [id, forecast]
       }
     },

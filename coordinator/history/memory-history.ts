@@ -5,8 +5,8 @@
 import type { Clock } from '../../shared/clock.ts'
 import { Block } from './block.ts'
 import { FUTURE_MS, isRecordable, LAST_MS, LEVELS, levelFor, oldestKeptMs } from './levels.ts'
-import { compareSeries, MAX_SERIES, SeriesIndex } from './series-index.ts'
-import type { HistoryBackend, Point, SeriesId } from './series.ts'
+import { compareSeries, MAX_SERIES, MAX_SERIES_PER_APP, SeriesIndex } from './series-index.ts'
+import type { HistoryBackend, Point, SeriesId, SeriesLimits } from './series.ts'
 
 interface Kept {
   readonly id: SeriesId
@@ -14,14 +14,14 @@ interface Kept {
   readonly levels: readonly Map<number, Block>[]
 }
 
-export function createMemoryHistory(clock: Clock, options: { readonly maxSeries?: number } = {}): HistoryBackend {
-  const index = new SeriesIndex<Kept>(options.maxSeries ?? MAX_SERIES)
+export function createMemoryHistory(clock: Clock, options: SeriesLimits = {}): HistoryBackend {
+  const index = new SeriesIndex<Kept>(options.maxSeries ?? MAX_SERIES, options.maxSeriesPerApp ?? MAX_SERIES_PER_APP)
   let dropped = 0
 
   const keptOf = (id: SeriesId): Kept | null => {
     const known = index.find(id)
     if (known !== undefined) return known
-    if (index.isFull) return null
+    if (!index.hasRoomFor(id)) return null
     const fresh = { id: { subject: id.subject, measure: id.measure }, levels: LEVELS.map(() => new Map<number, Block>()) }
     index.add(fresh)
     return fresh
@@ -78,6 +78,10 @@ export function createMemoryHistory(clock: Clock, options: { readonly maxSeries?
         .filter(hasPoints)
         .map(({ id }) => id)
         .sort(compareSeries)
+    },
+
+    *eachSeries() {
+      for (const kept of index.values()) if (hasPoints(kept)) yield kept.id
     },
 
     async flush() {

@@ -11,6 +11,7 @@ import { createLoop, type Loop } from '../../shared/loop.ts'
 import { type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import { commitChange } from '../access/commit-change.ts'
 import type { PlacementNode } from '../placement/model.ts'
+import { createIsolation } from '../state/isolation.ts'
 import { isRoutable, type Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 import { answerTimeMs } from './answer-times.ts'
@@ -43,6 +44,7 @@ export function createRecordingLoop({ history, state, observed, nodes, clock, lo
   let flushedAtMs = clock.monotonicMs()
   let flushing: Promise<void> | null = null
   let toldFault: string | null = null
+  const isolation = createIsolation({ state, clock, logger, part: 'history' })
 
   const loop = createLoop({
     name: 'history',
@@ -85,10 +87,10 @@ export function createRecordingLoop({ history, state, observed, nodes, clock, lo
         const id = serviceId(app.name, name)
         const record = state.snapshot.get('service', id)
         if (record === undefined) continue
-        const { count, ready } = recordService(id, record.desired, nowMs)
+        const seen = isolation.attempt(id, () => recordService(id, record.desired, nowMs))
         total.wanted += record.desired
-        total.ready += ready
-        looked += count
+        total.ready += seen?.ready ?? 0
+        looked += seen?.count ?? 0
         if (looked < INSTANCES_AT_ONCE) continue
         looked = 0
         await sleep(clock, 0, signal)

@@ -93,8 +93,16 @@ export interface History {
   query(query: SeriesQuery): readonly Point[]
   /** Series that have points, sorted. */
   series(subject?: string): readonly SeriesId[]
+  /** The same of everything, in no order: for who would not have 100,000 sorted. */
+  eachSeries(): Iterable<SeriesId>
   /** Writes what is held back; called at intervals and at the end. */
   flush(): Promise<void>
+}
+
+/** Bounds of a backend, for tests. */
+export interface SeriesLimits {
+  readonly maxSeries?: number
+  readonly maxSeriesPerApp?: number
 }
 
 /** A history with its own keeping: made by whoever composes the coordinator, who also closes it. */

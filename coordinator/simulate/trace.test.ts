@@ -47,6 +47,20 @@ describe('parseTrace', () => {
   })
 })
 
+describe('a file full of gaps', () => {
+  it('is refused with ten of them, at a cost that grows with its length', () => {
+    const lines: string[] = []
+    for (let at = 1_700_000_000; lines.length < 200_000; at += 360) lines.push(`${at},1`, `${at + 60},1`)
+    let faults = 0
+    try {
+      parse(lines.join('\n'))
+    } catch (error) {
+      if (error instanceof InputError) faults = error.faults.length
+    }
+    expect(faults).toBe(10)
+  })
+})
+
 describe('demand between the steps', () => {
   it('is linear from middle to middle, in instances’ worth', () => {
     const demand = demandOf(parse(minutes(10, 20, 30)), 10)

@@ -111,6 +111,8 @@ function withGaps(
     series[Math.round(position)] = values[index] ?? Number.NaN
   })
   fillGaps(series, options.gaps ?? 'refuse', (from, count) => {
+    // A file of nothing but gaps would be searched for each of them.
+    if (faults.length >= MAX_FAULTS) return
     const iso = new Date(startMs + from * stepMs).toISOString().slice(0, 19)
     const after = lines[times.findLastIndex((atMs) => atMs < startMs + (from - 0.5) * stepMs)] ?? 1
     fault(

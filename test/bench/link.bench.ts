@@ -185,7 +185,7 @@ async function withBed<T>(links: number, work: (bed: Bed) => Promise<T>): Promis
       await commit((change) => change.put('node', id, aNodeRecord({ id, address: '127.0.0.1', credentialHash: secretHash })))
     }
     const hub = createHub({ state, clock, logger })
-    const catalog = createCatalog({ state, observed: hub.observed, clock, startIndex: 1_000_000 })
+    const catalog = createCatalog({ state, observed: hub.observed, clock, logger: silentLogger(), startIndex: 1_000_000 })
     hub.start()
     catalog.start()
     cleanups.push(() => hub.stop())

@@ -2,7 +2,7 @@ import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createMemoryHistory } from '../../coordinator/history/memory-history.ts'
-import type { HistoryBackend } from '../../coordinator/history/series.ts'
+import type { HistoryBackend, SeriesLimits } from '../../coordinator/history/series.ts'
 import { openSqliteHistory } from '../../coordinator/history/sqlite/sqlite-history.ts'
 import { silentLogger } from '../../shared/logger.ts'
 import type { VirtualClock } from '../fakes/virtual-clock.ts'
@@ -20,7 +20,7 @@ historyContract('sqlite', () => {
   let lives = 0
   let last: HistoryBackend | null = null
   const file = () => join(directory, `history-${lives}.db`)
-  const open = (clock: VirtualClock, options: { readonly maxSeries?: number } = {}) => {
+  const open = (clock: VirtualClock, options: SeriesLimits = {}) => {
     last = openSqliteHistory({
       path: file(),
       clock,

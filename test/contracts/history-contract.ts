@@ -1,11 +1,11 @@
 /** What every history promises (coordinator/history/series.ts), whatever it is kept in. */
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { HistoryBackend, Point, SeriesId } from '../../coordinator/history/series.ts'
+import type { HistoryBackend, Point, SeriesId, SeriesLimits } from '../../coordinator/history/series.ts'
 import { type VirtualClock, virtualClock } from '../fakes/virtual-clock.ts'
 
 export interface HistoryUnderTest {
-  open(clock: VirtualClock, options: { readonly maxSeries?: number }): HistoryBackend
+  open(clock: VirtualClock, options: SeriesLimits): HistoryBackend
   /** Opens what is on disk now, as after a crash of the one that was opened before; null: it keeps nothing beyond its process. */
   readonly reopen: ((clock: VirtualClock) => Promise<HistoryBackend>) | null
   /** Relative error of values. */
@@ -43,7 +43,7 @@ export function historyContract(name: string, make: () => HistoryUnderTest): voi
     let clock: VirtualClock
     let history: HistoryBackend
 
-    const begin = (options: { maxSeries?: number } = {}) => {
+    const begin = (options: SeriesLimits = {}) => {
       subject = make()
       clock = virtualClock(START_MS)
       history = subject.open(clock, options)
@@ -186,6 +186,29 @@ export function historyContract(name: string, make: () => HistoryUnderTest): voi
     it('row 13: what nothing measures can be as large is not kept, so that no mean is infinite', () => {
       for (const value of [1e308, 1e308, Number.POSITIVE_INFINITY, Number.NaN, 7]) history.record(web, START_MS, value)
       expectPoints(ask(10_000), [{ atMs: START_MS, value: 7, max: 7 }])
+    })
+
+    it('one app with very many series leaves the others room, and gets it back when its old ones are silent', async () => {
+      await history.close()
+      subject.cleanUp()
+      begin({ maxSeries: 10, maxSeriesPerApp: 3 })
+      const id = (app: string, i: number): SeriesId => ({ subject: `service ${app}/s${i}`, measure: 'ready' })
+      for (let i = 0; i < 20; i += 1) history.record(id('greedy', i), clock.now(), 1)
+      history.record(id('other', 1), clock.now(), 1)
+      history.record({ subject: 'node n-1', measure: 'cpuMillis' }, clock.now(), 1)
+      await history.flush()
+      expect([...history.eachSeries()].map(({ subject }) => subject).sort()).toEqual([
+        'node n-1',
+        'service greedy/s0',
+        'service greedy/s1',
+        'service greedy/s2',
+        'service other/s1',
+      ])
+      expect(history.status().fault).toBeNull()
+      await clock.advance(100 * DAY_MS)
+      await history.flush()
+      history.record(id('greedy', 9), clock.now(), 1)
+      expect(history.series(id('greedy', 9).subject)).toHaveLength(1)
     })
 
     it('O6: any samples in any order, flushed at any time, give what a list of all of them gives', async () => {

@@ -12,20 +12,19 @@ import type { Logger } from '../../../shared/logger.ts'
 import { sqliteFaultOf } from '../../state/sqlite/sqlite-errors.ts'
 import { Block } from '../block.ts'
 import { FUTURE_MS, isRecordable, LAST_MS, LEVELS, levelFor, oldestKeptMs } from '../levels.ts'
-import { compareSeries, MAX_SERIES, SeriesIndex } from '../series-index.ts'
-import type { HistoryBackend, Measure, Point, SeriesId } from '../series.ts'
+import { appOf, compareSeries, MAX_SERIES, MAX_SERIES_PER_APP, SeriesIndex } from '../series-index.ts'
+import type { HistoryBackend, Measure, Point, SeriesId, SeriesLimits } from '../series.ts'
 import { type BlockKeeper, createBlockKeeper, type Part } from './block-keeper.ts'
 import { HeldPoints, MAX_HELD } from './held-points.ts'
 import { type HistoryFile, NewerFileError, openHistoryFile, setFileAside } from './history-file.ts'
 
-export interface SqliteHistoryOptions {
+export interface SqliteHistoryOptions extends SeriesLimits {
   /** The file, or `:memory:`. */
   readonly path: string
   readonly clock: Clock
   readonly logger: Logger
   /** Bound of the file; the oldest of the finest resolution goes first. At least 1 MiB. */
   readonly maxBytes: number
-  readonly maxSeries?: number
   /** Steps held while the disk refuses. */
   readonly maxHeld?: number
   /** Lets other work run between two transactions. Default: the next turn of the event loop. */
@@ -61,7 +60,7 @@ const BELIEVED_JUMP_MS = 86_400_000
 export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend {
   const { path, clock, logger, maxBytes } = options
   const pause = options.pause ?? (() => new Promise<void>((resolve) => setImmediate(resolve)))
-  const index = new SeriesIndex<Live>(options.maxSeries ?? MAX_SERIES)
+  const index = new SeriesIndex<Live>(options.maxSeries ?? MAX_SERIES, options.maxSeriesPerApp ?? MAX_SERIES_PER_APP)
   const held = new HeldPoints(options.maxHeld ?? MAX_HELD)
   const openedAt = { wallMs: clock.now(), monotonicMs: clock.monotonicMs() }
   let waiting: Live[] = []
@@ -69,6 +68,7 @@ export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend
   let nextNumber = 1
   let bytes = 0
   let fault: string | null = null
+  let saidCrowded = ''
   let file: HistoryFile | null = null
   let keeper: BlockKeeper | null = null
   let running: Promise<void> | null = null
@@ -149,7 +149,7 @@ export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend
   const liveFor = (id: SeriesId): Live | null => {
     const known = index.find(id)
     if (known !== undefined) return known
-    if (index.isFull) return null
+    if (!index.hasRoomFor(id)) return null
     const fresh = liveOf({ subject: id.subject, measure: id.measure }, nextNumber, 0, false)
     nextNumber += 1
     index.add(fresh)
@@ -216,7 +216,14 @@ export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend
       await evict((live) => live.lastMs < oldestKeptMs(LEVELS[2], nowMs), Number.POSITIVE_INFINITY)
     }
     await repeat((some) => file?.isOverFull() === true && some.relieve(nowMs))
-    if (index.isFull) await evict((live) => live.lastMs < nowMs - SILENT_MS, Math.ceil(index.size / 20))
+    const isSilent = (live: Live) => live.lastMs < nowMs - SILENT_MS
+    if (index.isFull) await evict(isSilent, Math.ceil(index.size / 20))
+    const crowded = index.crowdedApps()
+    const apps = [...crowded].sort().slice(0, 10).join(' ')
+    if (apps !== '' && apps !== saidCrowded) logger.warn('new series of apps that have very many are not kept', { apps })
+    saidCrowded = apps
+    if (crowded.size === 0) return
+    await evict((live) => isSilent(live) && crowded.has(appOf(live.id) ?? ''), Math.ceil(index.size / 20))
   }
 
   /** Forgets series that are stored and do not wait, the longest silent first. */
@@ -319,6 +326,10 @@ export function openSqliteHistory(options: SqliteHistoryOptions): HistoryBackend
     },
 
     series: (subject) => [...index.values(subject)].map(({ id }) => id).sort(compareSeries),
+
+    *eachSeries() {
+      for (const { id } of index.values()) yield id
+    },
 
     flush() {
       const next = (running ?? Promise.resolve()).then(flushOnce)
