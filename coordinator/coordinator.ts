@@ -164,6 +164,8 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
         startTimeMs: (id) => scaling.startTimeMs(id),
         attempt: isolation.attempt,
         machineLeadMs: () => fleet.machineLeadMs(),
+        rulesOf: (id) => scaling.rulesNow(id),
+        uselessOf: (id) => scaling.decision(id)?.excluded ?? 0,
       }),
     async userDataFor(machine, pool) {
       const token = await joinTokens.create({ machineId: machine.id, labels: {}, actor: 'fleet' })

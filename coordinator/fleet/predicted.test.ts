@@ -1,8 +1,11 @@
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { ScaleRules } from '../../shared/model/app.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
+import { withShift } from '../scaling/plan-objective.ts'
+import { type LoadSummary, planReplicas } from '../scaling/plan-replicas.ts'
 import type { Snapshot } from '../state/state.ts'
-import { type PredictedDeps, predictedInstances } from './predicted.ts'
+import { countAhead, type PredictedDeps, predictedInstances } from './predicted.ts'
 
 const RULES: ScaleRules = {
   min: 1,
@@ -34,7 +37,6 @@ function forecast(peak: number, isTrusted = true): DemandForecast {
 function predict(overrides: Partial<PredictedDeps>, pinned: number | null = null) {
   const objects: Record<string, unknown> = {
     'service shop/web': { id: 'shop/web', desired: 2, pinned },
-    'app shop': { spec: { services: [{ name: 'web', scale: RULES }] } },
   }
   return predictedInstances({
     snapshot: { get: (kind: string, key: string) => objects[`${kind} ${key}`] } as unknown as Snapshot,
@@ -43,6 +45,8 @@ function predict(overrides: Partial<PredictedDeps>, pinned: number | null = null
     startTimeMs: () => 5_000,
     machineLeadMs: () => 90_000,
     attempt: (_, work) => work(),
+    rulesOf: () => RULES,
+    uselessOf: () => 0,
     ...overrides,
   })
 }
@@ -72,4 +76,69 @@ describe('instances wanted within the machine lead time', () => {
     expect(predict({}, 3)).toEqual([])
     expect(predict({ forecastOf: () => forecast(1e9) })).toEqual([{ service: 'shop/web', count: 12 }])
   })
+
+  it('plans by the rules in force: the thresholds that the objective moved, the bounds of the schedule', () => {
+    const moved = withShift({ ...RULES, max: 50 }, -35)
+    // 720 % over 17 are 42.4 %, over 16 they are 45 %; the threshold there is 45 − 20/16 = 43.75 %.
+    expect(predict({ rulesOf: () => moved })).toEqual([{ service: 'shop/web', count: 17 }])
+    expect(predict({ rulesOf: () => ({ ...RULES, min: 2, max: 6 }) })).toEqual([{ service: 'shop/web', count: 6 }])
+    expect(predict({ rulesOf: () => null })).toEqual([])
+  })
+
+  it('B6: what the fleet plans ahead is never less than scaling will want by the same forecast and rules', () => {
+    const rules = fc
+      .record({
+        min: fc.integer({ min: 0, max: 20 }),
+        more: fc.integer({ min: 0, max: 200 }),
+        lowPercent: fc.integer({ min: 5, max: 60 }),
+        spread: fc.integer({ min: 0, max: 35 }),
+        shift: fc.integer({ min: -35, max: 0 }),
+        steps: fc.array(fc.record({ replicas: fc.integer({ min: 1, max: 50 }), percent: fc.integer({ min: 5, max: 95 }) }), {
+          maxLength: 3,
+        }),
+      })
+      .map(({ min, more, lowPercent, spread, shift, steps }) =>
+        withShift({ ...RULES, min, max: min + more, lowPercent, highPercent: lowPercent + spread, steps }, shift),
+      )
+    const peak = fc.double({ min: 0, max: 30_000, noNaN: true })
+    const counts = fc.tuple(fc.integer({ min: 0, max: 200 }), fc.integer({ min: 0, max: 20 }))
+    fc.assert(
+      fc.property(rules, peak, counts, (inForce, percent, [wanted, useless]) => {
+        const excluded = Math.min(useless, wanted)
+        const { decision } = planReplicas({
+          serviceId: 'shop/web',
+          rules: inForce,
+          boundsNote: null,
+          forecast: forecast(percent),
+          wanted,
+          pinned: null,
+          excluded,
+          ready: wanted - excluded,
+          load: QUIET,
+          leadMs: 0,
+          lastStep: null,
+          rolloutUnhealthy: false,
+          memoryOnly: false,
+          meanBeforePercent: null,
+        })
+        fc.pre(decision.code === 'forecast')
+        expect(countAhead(forecast(percent), inForce, excluded)).toBeGreaterThanOrEqual(decision.wish)
+      }),
+      { numRuns: 500 },
+    )
+  })
 })
+
+/** No load at all: whatever is wanted more is wanted for the forecast. */
+const QUIET: LoadSummary = {
+  demandPercent: 0,
+  meanPercent: 0,
+  settledMs: 600_000,
+  coveredMs: 600_000,
+  peakDemandPercent: 0,
+  completeMs: 600_000,
+  backlogKnown: true,
+  sustainedPercent: 0,
+  arrivalPercent: null,
+  growthPercentPerS: 0,
+}

@@ -21,9 +21,13 @@ export interface PredictedDeps {
   attempt<T>(id: ServiceId, work: () => T): T | null
   /** Learned time from the order of a machine until it joins, ms; null while unknown. */
   machineLeadMs(): number | null
+  /** The rules that scaling goes by now, with what the schedule and the objective make of them; null: it does not scale. */
+  rulesOf(id: ServiceId): ScaleRules | null
+  /** Instances that are there and of no use, and that scaling therefore has others beside. */
+  uselessOf(id: ServiceId): number
 }
 
-/** Only of services that nobody pinned; within the bounds of their scaling. */
+/** Only of services that nobody pinned; by the very rules, in the bounds and with the thresholds, that scaling will want them by. */
 export function predictedInstances(deps: PredictedDeps): readonly Predicted[] {
   const machineMs = deps.machineLeadMs()
   // Before a machine was ever bought nobody knows how far to look ahead.
@@ -38,20 +42,24 @@ export function predictedInstances(deps: PredictedDeps): readonly Predicted[] {
 
 function predictedOf(deps: PredictedDeps, service: ServiceId, machineMs: number): number | null {
   const record = deps.snapshot.get('service', service)
-  const [app = '', name = ''] = service.split('/')
-  const rules = deps.snapshot.get('app', app)?.spec.services.find((spec) => spec.name === name)?.scale
+  const rules = deps.rulesOf(service)
   if (!record || record.pinned !== null || !rules) return null
   const leadMs = leadOfOrder({ startMs: deps.startTimeMs(service), machineMs }) ?? machineMs
   const forecast = deps.forecastOf(service, horizonOf(leadMs))
-  return forecast === null ? null : countAhead(forecast, rules)
+  return forecast === null ? null : countAhead(forecast, rules, deps.uselessOf(service))
 }
 
 /**
- * Instances that carry the peak of the forecast, within the bounds; null while it has not been scored. One that does not beat
- * persistence counts too: it, or persistence itself, brings the p90 of its own errors over that time, which is the room that
- * demand has been seen to take while a machine boots.
+ * Instances that carry the peak of the forecast, within the bounds; null while it has not been scored. Never fewer than scaling would
+ * want by the same forecast: `useless` instances are replaced in number as it does. One that does not beat persistence counts too: it,
+ * or persistence itself, brings the p90 of its own errors over that time, which is the room that demand has been seen to take while a
+ * machine boots.
  */
-export function countAhead(forecast: DemandForecast, rules: ScaleRules): number | null {
+export function countAhead(forecast: DemandForecast, rules: ScaleRules, useless = 0): number | null {
   const isScored = forecast.isTrusted || forecast.errorVsPersistence !== null
-  return isScored && Number.isFinite(forecast.peak) ? smallestFor(rules, forecast.peak, rules.min, rules.max) : null
+  if (!isScored || !Number.isFinite(forecast.peak)) return null
+  const least = Math.max(1, rules.min)
+  const most = Math.max(least, rules.max)
+  const count = smallestFor(rules, forecast.peak, least, most)
+  return Math.min(most, count + Math.min(useless, count))
 }

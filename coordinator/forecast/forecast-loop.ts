@@ -15,7 +15,7 @@ import { type CivilTime, createCivilTime } from './civil-time.ts'
 import { createDemandForecaster, type DemandForecaster } from './demand-forecaster.ts'
 import type { Standing } from './contest.ts'
 import type { DemandForecast } from './forecaster.ts'
-import { horizonOf } from './horizon.ts'
+import { horizonOf, SAMPLING_MS } from './horizon.ts'
 
 export interface ForecastLoopDeps {
   readonly state: State
@@ -30,8 +30,10 @@ export interface ForecastLoopDeps {
 
 export interface ForecastLoop extends Loop {
   /**
-   * Demand of the service over the horizon (≤ 60 min; longer ones are cut), percent of one instance. null: it does not scale by forecast, its history
-   * is still being read, or no demand was measured for 15 minutes. Cheap: computed once a minute per service and horizon.
+   * Demand of the service over the horizon (≤ 60 min; longer ones are cut), percent of one instance. It begins with the minute after
+   * the last that was observed and, however long ago that was, reaches to now + the lead that the horizon is for (`horizonOf`). null: it
+   * does not scale by forecast, its history is still being read, or no demand was measured for 15 minutes. Cheap: computed once a minute
+   * per service and horizon.
    */
   forecastOf(id: ServiceId, horizonMs: number): DemandForecast | null
   /** Forecast at the service's own horizon: learned lead time + sampling interval. */
@@ -164,7 +166,9 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
     const series = services.get(id)
     // A wall clock that was set back is no better than silence.
     if (series === undefined || Math.abs(clock.now() - series.demandAtMs) > STALE_MS) return null
-    const steps = Math.max(1, Math.ceil(Math.min(horizonMs, LONGEST_HORIZON_MS) / STEP_MS))
+    // A horizon allows for one minute since the last sample; what has passed beyond that is added, or its end would come too soon.
+    const lateMs = Math.max(0, clock.now() - series.fedMs - SAMPLING_MS)
+    const steps = Math.max(1, Math.ceil(Math.min(horizonMs + lateMs, LONGEST_HORIZON_MS) / STEP_MS))
     let forecast = series.byHorizon.get(steps)
     if (forecast === undefined) {
       forecast = series.forecaster.forecast(steps * STEP_MS)

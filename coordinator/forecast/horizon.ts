@@ -12,7 +12,7 @@ export interface LearnedLead {
 }
 
 /** Demand is known once a minute: what comes within the next sample has to be seen too (design §8.2). */
-const SAMPLING_MS = 60_000
+export const SAMPLING_MS = 60_000
 
 /** From the wish for one more instance, on a machine still to be bought if `machineMs` is given, to its readiness; null while nothing is known. */
 export function leadOfOrder({ startMs, machineMs }: LearnedLead): number | null {

@@ -52,6 +52,8 @@ export interface ScalingLoop extends Loop {
   learned(id: ServiceId, pool?: string): LearnedView | null
   /** How long an instance takes that is ordered now, with the machine it may need, ms; null until it is known. */
   leadMs(id: ServiceId): number | null
+  /** The rules as they hold now: the bounds of its schedule, the thresholds that its objective moved. null: it does not scale. */
+  rulesNow(id: ServiceId): ScaleRules | null
   /** How its objective is kept; null without one. */
   objective(id: ServiceId): ObjectiveView | null
 }
@@ -280,6 +282,10 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     startTimeMs: (id) => watched.get(id)?.learned.view().startMs ?? null,
     learned: (id, pool) => watched.get(id)?.learned.view(pool) ?? null,
     leadMs: (id) => watched.get(id)?.leadMs(true) ?? null,
+    rulesNow(id) {
+      const rules = rulesOf(id)
+      return rules && (watched.get(id)?.rulesNow(rules) ?? rules)
+    },
     objective(id) {
       const objectiveMs = rulesOf(id)?.objective?.latencyP95Ms
       return objectiveMs === undefined ? null : (watched.get(id)?.objective.view(objectiveMs) ?? null)
