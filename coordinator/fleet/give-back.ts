@@ -67,6 +67,8 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     const machineId = state.snapshot.get('node', id)?.machineId
     return machineId ? state.snapshot.get('machine', machineId) : undefined
   }
+  /** Nodes that consolidation has looked at in this round of all. */
+  let tried: ReadonlySet<NodeId> = new Set()
   let moved: readonly { readonly atMs: number; readonly copyOf: InstanceId }[] = []
 
   const consolidate = async () => {
@@ -99,12 +101,14 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         overBudget,
         ghosts: [...deps.ghosts(), ...leavingRequests()],
         room: Math.max(1, config.maxParallelDrains - leavingCount()),
+        tried,
         minNodeAgeMs: config.minNodeAgeMs,
         headroomPercent: config.headroomPercent,
         minSavingsRatio: config.minSavingsRatio,
       },
       nowMs(),
     )
+    tried = plan.tried
     deps.note('consolidation', plan.reasons)
     for (const action of plan.actions) {
       deps.logger.info('node is given back', { nodeId: action.nodeId, reason: action.reason })

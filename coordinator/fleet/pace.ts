@@ -36,7 +36,10 @@ export function createBuyHold<Id>(buyHoldMs: number): BuyHold<Id> {
   }
 }
 
-/** When it is asked whether a machine can go: every interval, and at once when instances were taken away. */
+/** With many services stepping down it is asked no more often than this: a look costs what a large cluster's placement costs. */
+const LEAST_BETWEEN_LOOKS_MS = 5_000
+
+/** When it is asked whether a machine can go: every interval, and soon after instances were taken away. */
 export interface DownTimer {
   readonly nextAtMs: number
   scaledDown(nowMs: number): void
@@ -46,15 +49,17 @@ export interface DownTimer {
 
 export function createDownTimer(intervalMs: number, startMs: number): DownTimer {
   let nextAtMs = startMs + intervalMs
+  let takenAtMs = Number.NEGATIVE_INFINITY
   return {
     get nextAtMs() {
       return nextAtMs
     },
     scaledDown(nowMs) {
-      nextAtMs = Math.min(nextAtMs, nowMs)
+      nextAtMs = Math.min(nextAtMs, Math.max(nowMs, takenAtMs + LEAST_BETWEEN_LOOKS_MS))
     },
     take(nowMs) {
       if (nowMs < nextAtMs) return false
+      takenAtMs = nowMs
       nextAtMs = nowMs + intervalMs
       return true
     },

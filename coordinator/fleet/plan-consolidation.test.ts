@@ -131,4 +131,43 @@ describe('consolidation', () => {
     expect(drained(plan(full, { room: 3 }))).toEqual(['a'])
     expect(drained(plan(four, { room: 4 }, { min: 3 }))).toEqual(['a'])
   })
+
+  it('gives everybody a turn: what is stuck on the least used nodes does not hide the next one for ever', () => {
+    const ids = Array.from({ length: 60 }, (_, index) => `n-${String(index).padStart(2, '0')}`)
+    // All but the last, the fullest of them, hold an instance that may be nowhere else.
+    const nodes = ids.map((id) => node(id, id === 'n-59' ? 2 : 1))
+    const pinned = (id: string) => ({
+      ...request(`s/${id}/1/1`),
+      group: id,
+      rules: { ...request('s/a/1/1').rules, constraints: [{ attribute: 'node.id', operator: '==' as const, value: id }] },
+    })
+    const requestsOn = (id: string) => (id === 'n-59' ? [request('s/a/1/1')] : [pinned(id)])
+    let tried: ReadonlySet<string> = new Set()
+    const given: string[][] = []
+    for (let pass = 0; pass < 12; pass += 1) {
+      const result = plan(nodes, { requestsOn, tried, headroomPercent: 0 })
+      expect(result.reasons.length).toBeLessThanOrEqual(20)
+      tried = result.tried
+      given.push(drained(result))
+    }
+    expect(given.flat()).toContain('n-59')
+    expect(given[0]).toEqual([])
+  })
+
+  it('tries as few nodes in a large cluster as a short pass has time for, and refuses what sums and sizes refuse without trying', () => {
+    let asked = 0
+    const nodes = Array.from({ length: 4_000 }, (_, index) => node(`n-${index}`, 4))
+    const requestsOn = (id: string) => {
+      asked += 1
+      return [{ ...request(`s/a/${id}/1`), charge: { cpuMillis: 900, memoryBytes: 150, diskBytes: 0 } }]
+    }
+    const fits = plan(nodes, { requestsOn, headroomPercent: 0, room: 100 })
+    expect(drained(fits).length).toBeLessThanOrEqual(2)
+    expect(drained(fits)).toHaveLength(asked)
+    asked = 0
+    const full = plan(nodes, { requestsOn, headroomPercent: 10 })
+    expect(drained(full)).toEqual([])
+    expect(asked).toBe(4_000)
+    expect(new Set(full.reasons.map(({ code }) => code))).toEqual(new Set(['needed']))
+  })
 })

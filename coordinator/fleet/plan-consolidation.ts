@@ -2,6 +2,9 @@
  * Which machine can go? The least used node whose instances all fit on the others by placement's own filters, with headroom
  * left, and whose price is worth the moves; or, when the budget is overrun, the least used surplus node whether they fit or
  * not. As many as may drain at a time, each planned with those before it gone. Pure.
+ *
+ * A pass does a bounded amount of work however large the cluster is: what cannot fit by sums and sizes alone is not placed, and half
+ * of the work goes to the least used nodes, the other half to those that had no turn yet, so that each has its turn (ADR 0027).
  */
 import { compare } from '../../shared/compare.ts'
 import type { NodeId } from '../../shared/model/identity.ts'
@@ -11,6 +14,7 @@ import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
 import { BUDGET_REASON } from './drain-reasons.ts'
 import { isAlive } from './machine-states.ts'
+import { spareRoom } from './spare-room.ts'
 
 export interface ConsolidationAction {
   readonly kind: 'drain'
@@ -35,6 +39,8 @@ export interface ConsolidationInput {
   readonly ghosts: readonly PlacementRequest[]
   /** How many nodes may start to drain now; at least 1. */
   readonly room: number
+  /** What the pass before answered as `tried`; default none. */
+  readonly tried?: ReadonlySet<NodeId>
   readonly minNodeAgeMs: number
   readonly headroomPercent: number
   /** See FleetConfig. */
@@ -44,16 +50,26 @@ export interface ConsolidationInput {
 const HOUR_MS = 3_600_000
 /** A machine billed by the hour goes only in the last minutes of an hour that is paid for anyway. */
 const BILLED_HOUR_TAIL_MS = 600_000
-/** Nodes tried per pass, least used first: on a fleet of thousands that is full everywhere a pass must still end soon. */
-const MAX_TRIED = 20
 
-export function planConsolidation(input: ConsolidationInput, nowMs: number): Plan<ConsolidationAction> {
+export interface ConsolidationPlan extends Plan<ConsolidationAction> {
+  /** Nodes that have had their turn since all of them last had. */
+  readonly tried: ReadonlySet<NodeId>
+}
+
+/** Work of half a pass, in nodes that placement looks at: about 25 ms. Beyond that heartbeats and the store's lease would wait for it. */
+const WORK_PER_HALF = 2_500
+/** Asking what runs on a node, and whether it may fit, in the same measure. */
+const WORK_PER_INSTANCE = 0.2
+/** On a small cluster work is no limit: so many are tried at most in either half. */
+const TRIED_PER_HALF = 10
+
+export function planConsolidation(input: ConsolidationInput, nowMs: number): ConsolidationPlan {
   const reasons: Reason[] = []
   let wakeAtMs: number | null = null
   const say = (subject: string, code: string, text: string) => reasons.push({ subject, code, text })
   if (input.hold !== null && input.overBudget === null) {
     say('fleet', 'holds', input.hold)
-    return { actions: [], reasons, wakeAtMs }
+    return { actions: [], reasons, wakeAtMs, tried: input.tried ?? new Set() }
   }
   const pools = new Map(input.pools.map((pool) => [pool.name, pool]))
   const alive = new Map<string, number>()
@@ -73,10 +89,14 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
   // What does not even fit now asks nothing of the nodes that stay.
   const kept = planPlacement({ requests: input.ghosts, nodes: input.nodes }).assignments.map(({ request }) => request)
   let others = input.nodes.map((node) => withHeadroom(node, input.headroomPercent))
+  let spare = spareRoom(others)
   let leaving: readonly PlacementRequest[] = []
-  let tried = 0
+  const turns = turnsOf(input.tried ?? new Set())
   for (const { node } of candidates) {
-    if (actions.length >= input.room || tried >= MAX_TRIED) break
+    if (actions.length >= input.room) {
+      turns.leaveRest()
+      break
+    }
     const machine = input.machineOf(node.id)
     const pool = machine ? pools.get(machine.pool) : undefined
     if (machine?.phase !== 'joined' || !pool) continue
@@ -107,7 +127,9 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
         continue
       }
     }
+    if (!turns.take(node.id)) continue
     const moving = input.requestsOn(node.id).filter((request) => !request.global)
+    turns.spend(WORK_PER_INSTANCE * moving.length)
     const chosen = moving.find((request) => request.rules.scheduler !== undefined)
     if (chosen) {
       say(node.id, 'scheduler', `runs ${chosen.id}, and nobody knows where scheduler ${chosen.rules.scheduler} would put it`)
@@ -119,25 +141,85 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Pla
       say(node.id, 'not-worth-it', `${percent(saved)} of the price for ${percent(disturbed)} of the instances`)
       continue
     }
-    tried += 1
-    const staying = others.filter((other) => other.id !== node.id)
-    const plan = planPlacement({ requests: [...leaving, ...moving, ...kept], nodes: staying })
-    const stuck = plan.refusals.find(({ request }) => !kept.includes(request))
-    if (stuck) {
-      say(node.id, 'needed', `${stuck.instance} would fit on no other node`)
+    const refusal = spare.refusal([...leaving, ...moving], node.id)
+    if (refusal !== null) {
+      say(node.id, 'needed', refusal)
       continue
     }
-    if (plan.refusals.length > 0) {
-      say(node.id, 'kept-free', `its room is kept for ${plan.refusals[0]?.request.service}`)
-      continue
+    const requests = [...leaving, ...moving, ...kept]
+    if (requests.length > 0) {
+      const staying = withRoomFor(
+        requests,
+        others.filter((other) => other.id !== node.id),
+      )
+      turns.spend(staying.length, 1)
+      const plan = planPlacement({ requests, nodes: staying })
+      const stuck = plan.refusals.find(({ request }) => !kept.includes(request))
+      if (stuck) {
+        say(node.id, 'needed', `${stuck.instance} would fit on no other node`)
+        continue
+      }
+      if (plan.refusals.length > 0) {
+        say(node.id, 'kept-free', `its room is kept for ${plan.refusals[0]?.request.service}`)
+        continue
+      }
     }
     const what =
       moving.length === 0 ? 'is empty' : `its ${moving.length} instance${moving.length === 1 ? '' : 's'} fit on the others`
     give(node, pool, `least used node, ${what}`)
     leaving = [...leaving, ...moving]
-    others = staying
+    others = others.filter((other) => other.id !== node.id)
+    spare = spareRoom(others)
   }
-  return { actions, reasons, wakeAtMs }
+  return { actions, reasons, wakeAtMs, tried: turns.tried() }
+}
+
+/**
+ * Who has a turn in this pass: in its first half everybody in order, in its second those that had none since all last had. Either half
+ * ends with the node that uses up its work.
+ */
+function turnsOf(before: ReadonlySet<NodeId>) {
+  const tried = new Set(before)
+  let isFirstHalf = true
+  let work = 0
+  let placed = 0
+  let hasLeftOut = false
+  const isSpent = () => work >= WORK_PER_HALF || placed >= TRIED_PER_HALF
+  return {
+    take(id: NodeId): boolean {
+      if (isFirstHalf && isSpent()) {
+        isFirstHalf = false
+        work = 0
+        placed = 0
+      }
+      const mayGo = isFirstHalf || (!isSpent() && !before.has(id))
+      if (mayGo) tried.add(id)
+      else if (!before.has(id)) hasLeftOut = true
+      return mayGo
+    },
+    spend(amount: number, placements = 0): void {
+      work += amount
+      placed += placements
+    },
+    leaveRest(): void {
+      hasLeftOut = true
+    },
+    /** Once everybody had a turn, all begin anew. */
+    tried: (): ReadonlySet<NodeId> => (hasLeftOut ? tried : new Set()),
+  }
+}
+
+/** The nodes that could take one of the requests, with those whose volumes or instances the others' places depend on. */
+function withRoomFor(requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]): readonly PlacementNode[] {
+  const cpuMillis = Math.min(...requests.map(({ charge }) => charge.cpuMillis))
+  const memoryBytes = Math.min(...requests.map(({ charge }) => charge.memoryBytes))
+  const near = new Set(requests.flatMap((request) => request.near))
+  return nodes.filter(
+    ({ free, volumes, services }) =>
+      (free.slots >= 1 && free.cpuMillis >= cpuMillis && free.memoryBytes >= memoryBytes) ||
+      volumes.size > 0 ||
+      [...near].some((service) => services.has(service)),
+  )
 }
 
 /** What the whole fleet costs and runs: shares of it tell savings and disruption apart. */

@@ -50,6 +50,7 @@ export interface PlacementPlan {
 
 /** Never assigns beyond a node's free resources nor against a filter; assignments of one plan count at once. */
 export function planPlacement(input: PlacementInput): PlacementPlan {
+  if (input.requests.length === 0) return { assignments: [], refusals: [] }
   const options = input.options ?? DEFAULT_PLACEMENT_OPTIONS
   const board = openBoard(input.nodes, input.requests, options)
   const assignments: Assignment[] = []

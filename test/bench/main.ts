@@ -26,6 +26,7 @@ const AREAS: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
   ],
   history: async () => (await import('./history.bench.ts')).benchHistory(),
   placement: async () => (await import('./placement.bench.ts')).benchPlacement(),
+  fleet: async () => (await import('./fleet.bench.ts')).benchFleet(),
   deploy: async () => (await import('./agent.bench.ts')).benchDeploy(),
   reaction: async () => (await import('./reaction.bench.ts')).benchReaction(),
   elasticity: async () => (await import('./elasticity.bench.ts')).benchElasticity(),
