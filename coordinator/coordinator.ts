@@ -111,13 +111,14 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   const keys = createKeys(access)
   const operatorTokens = createOperatorTokens({ ...access, files: deps.files, stateDir: settings.stateDir })
   const joinTokens = createJoinTokens({ ...access, caDigest: settings.caDigest })
+  const steadyNowMs = steadyTime(clock)
   const join = createJoinHandler({
     ...access,
+    steadyNowMs,
     logger: logger.with({ part: 'access' }),
     urls: settings.urls,
     caDigest: settings.caDigest,
   })
-  const steadyNowMs = steadyTime(clock)
   const services = createServicesLoop({ state, observed, clock, logger, steadyNowMs })
   const learnedUse = createLearnedUse()
   const charges = { chargeOf: learnedUse.chargeOf, onChargeChange: learnedUse.onChange }

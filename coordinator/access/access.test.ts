@@ -10,6 +10,7 @@ import { seededRandom } from '../../shared/random.ts'
 import { memoryFiles } from '../../test/fakes/memory-files.ts'
 import { emptyDisk, memoryStore } from '../../test/fakes/memory-store.ts'
 import { virtualClock } from '../../test/fakes/virtual-clock.ts'
+import { steadyTime } from '../fleet/steady-time.ts'
 import { openState } from '../state/state.ts'
 import { CLUSTER_KEY, ensureCluster } from './cluster.ts'
 import { createJoinHandler, JoinRefusedError } from './join.ts'
@@ -38,7 +39,13 @@ async function world(disk = emptyDisk(), seed = 7) {
     keys: createKeys(base),
     operators: createOperatorTokens({ ...base, files, stateDir: '/s' }),
     tokens: createJoinTokens({ ...base, caDigest: CA_DIGEST }),
-    join: createJoinHandler({ ...base, logger: silentLogger(), urls: ['https://c:7600'], caDigest: CA_DIGEST }),
+    join: createJoinHandler({
+      ...base,
+      steadyNowMs: steadyTime(clock),
+      logger: silentLogger(),
+      urls: ['https://c:7600'],
+      caDigest: CA_DIGEST,
+    }),
   }
 }
 
@@ -218,6 +225,25 @@ describe('joining', () => {
     expect(state.snapshot.get('machine', 'm-1')).toMatchObject({ phase: 'joined', nodeId: response.nodeId })
     expect(authenticateNode(state.snapshot, response.credential)).toBe(response.nodeId)
     expect(response.clusterId).toBe(state.snapshot.get('cluster', CLUSTER_KEY)?.id)
+  })
+
+  it('V7, row 37: the machine of the token joined, by steady time: a wall clock set right late makes no machine look slow', async () => {
+    const { state, tokens, join, clock } = await world()
+    const orderedMs = clock.now()
+    await state.commit(
+      state
+        .change()
+        .put('machine', 'm-1', { ...machineIn('joining'), requestedAtMs: orderedMs })
+        .put('pool', 'small', POOL),
+    )
+    await clock.advance(90_000)
+    clock.jumpWall(30 * 60_000)
+    const { text } = await tokens.create({ machineId: 'm-1', labels: {}, actor: 'fleet' })
+    const { nodeId } = await join(requestWith(text), null)
+    expect(state.snapshot.get('machine', 'm-1')?.joinedAtMs).toBe(orderedMs + 90_000)
+    expect(state.snapshot.get('node', nodeId)?.joinedAtMs).toBe(orderedMs + 90_000)
+    const [event] = await state.events({ type: 'machine.joined' })
+    expect(event).toMatchObject({ subject: 'm-1', data: { node: nodeId, afterMs: 90_000 } })
   })
 
   it('row 47: a token used a second time is refused with 409 and an alarm, once a minute at most', async () => {

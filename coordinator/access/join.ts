@@ -30,6 +30,8 @@ export interface JoinDeps {
   readonly ids: Ids
   readonly random: Random
   readonly clock: Clock
+  /** The coordinator's steady time: what orders and deadlines of machines are measured with. */
+  steadyNowMs(): number
   readonly logger: Logger
   /** Coordinators that the new node shall dial, best first. */
   readonly urls: readonly string[]
@@ -69,8 +71,7 @@ export function createJoinHandler(deps: JoinDeps): (request: JoinRequest, remote
       const facts = gatherFacts(snapshot, request, proof, caDigest)
       const cluster = snapshot.get('cluster', CLUSTER_KEY)
       if (!cluster) throw new InvariantError('a host asked to join before the cluster had a record')
-      const nowMs = clock.now()
-      const decision = planJoin(facts, nowMs)
+      const decision = planJoin(facts, clock.now())
       const { token, machine } = facts
       if (decision.kind === 'refuse') {
         if (decision.reused && token && shouldReport(token.id))
@@ -97,6 +98,7 @@ export function createJoinHandler(deps: JoinDeps): (request: JoinRequest, remote
       if (!token) throw new InvariantError('a join without a token was accepted')
 
       const machineId = machine?.id ?? null
+      const nowMs = deps.steadyNowMs()
       const node = nodeRecordOf(facts, request, { id: nodeId, credentialHash: secretHash, machineId }, nowMs)
       change.put('node', nodeId, node)
       change.put('joinToken', token.id, {
@@ -104,7 +106,15 @@ export function createJoinHandler(deps: JoinDeps): (request: JoinRequest, remote
         usedBy: nodeId,
         retryProofHash: proof === null ? null : retryProofHash(proof),
       })
-      if (machine) change.put('machine', machine.id, { ...machine, phase: 'joined', nodeId, joinedAtMs: nowMs })
+      if (machine)
+        change.put('machine', machine.id, { ...machine, phase: 'joined', nodeId, joinedAtMs: nowMs }).event({
+          actor: 'fleet',
+          type: 'machine.joined',
+          subject: machine.id,
+          message: `machine ${machine.id} joined as ${nodeId}`,
+          severity: 'info',
+          data: { node: nodeId, pool: machine.pool, afterMs: nowMs - machine.requestedAtMs },
+        })
       change.event({
         actor: `node:${nodeId}`,
         type: 'node.joined',

@@ -47,6 +47,38 @@ describe('fleet loop: buying', () => {
     expect(await bed.events('pool.cooling-down')).toHaveLength(1)
   })
 
+  it('row 9: a machine that joined after the rest forgives the failures before it: the next rest is as short as the first', async () => {
+    const bed = await fleetBed([fleetPool('small')], { capacityCoolDownMs: 120_000, minNodeAgeMs: 1e9 })
+    for (let round = 1; round <= 3; round += 1) {
+      bed.cloud.levers.soldOut.add('small')
+      await bed.ask(3)
+      await bed.clock.advance(30_000)
+      bed.cloud.levers.soldOut.clear()
+      await bed.clock.advance(600_000)
+      expect(bed.placed()).toBe(3 * round)
+    }
+    const rests = await bed.events('pool.cooling-down')
+    expect(rests.map((text) => / for (\d+) s/.exec(text)?.[1])).toEqual(['120', '120', '120'])
+  })
+
+  it('row 9: a pool’s rest outlives the coordinator: one that crashes in a loop does not hammer a cloud that is sold out', async () => {
+    const bed = await fleetBed([fleetPool('small')], { capacityCoolDownMs: 300_000 })
+    bed.cloud.levers.soldOut.add('small')
+    await bed.ask(3)
+    await bed.clock.advance(20_000)
+    const calls = bed.cloud.createCalls.length
+    expect(calls).toBeGreaterThan(0)
+    for (let crash = 0; crash < 5; crash += 1) {
+      await bed.crash()
+      await bed.start()
+      await bed.clock.advance(30_000)
+    }
+    expect(bed.cloud.createCalls).toHaveLength(calls)
+    expect(bed.fleet.view().pools[0]?.cooling?.untilMs).toBeGreaterThan(bed.clock.now())
+    await bed.clock.advance(300_000)
+    expect(bed.cloud.createCalls.length).toBeGreaterThan(calls)
+  })
+
   it('row 9: a quota that is reached makes no tight loop', async () => {
     const bed = await fleetBed([fleetPool('small')])
     bed.cloud.levers.quota = 1

@@ -1,6 +1,6 @@
 /**
  * Buys machines for what fits nowhere, gives back what is not needed, and sees to it that nothing bought is lost. One pass:
- * note who joined → compare with the clouds → drains → capacity → give back → carry out. Every decision is stored before a
+ * compare with the clouds → drains → capacity → give back → carry out. Every decision is stored before a
  * cloud is called, so a coordinator may die between any two steps.
  *
  * Decisions use a steady time: the wall clock at the start plus monotonic time since, so that a jump of the wall clock makes no
@@ -36,6 +36,7 @@ import { BUDGET_REASON } from './drain-reasons.ts'
 import { createBuyHold, createDownTimer } from './pace.ts'
 import { type CapacityAction, type CapacityPlan, planCapacity } from './plan-capacity.ts'
 import { planTrials, withoutDoubtful } from './plan-trials.ts'
+import { createPoolRests } from './pool-rests.ts'
 import { planDrain } from './plan-drain.ts'
 import { leadOf, learnLeads, type PoolLead } from './plan-leads.ts'
 import { EMPTY_REAP_MEMORY, planReap, type ReapMemory } from './plan-reap.ts'
@@ -96,8 +97,10 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const steady = { state, clock: { now: nowMs } }
   const clusterId = () => state.snapshot.get('cluster', 'cluster')?.id ?? 'rubato'
 
+  const rests = createPoolRests({ state, logger, nowMs })
   const executor = createMachineExecutor({
     state,
+    rests,
     providers: deps.providers,
     clusterId,
     userDataFor: deps.userDataFor,
@@ -108,7 +111,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     nowMs,
     onSettled: () => loop.poke(),
   })
-  const records = createFleetRecords({ ...deps, executor, clusterId, logger, config, nowMs })
+  const records = createFleetRecords({ ...deps, executor, rests, clusterId, logger, config, nowMs })
   let reapMemory: ReapMemory = EMPTY_REAP_MEMORY
   let nextListAtMs = 0
   const downTimer = createDownTimer(config.downIntervalMs, startWallMs)
@@ -168,7 +171,6 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     const wake = (atMs: number | null) => {
       wakeAtMs = earliest(wakeAtMs, atMs)
     }
-    await records.noteJoined()
     wake(await reap())
     await giveUpSilent()
     wake(await drains())
@@ -176,6 +178,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     wake(await down())
     await records.prune()
     if (signal.aborted) return null
+    rests.prune()
     wake(executor.sync())
     if (nowMs() >= nextListAtMs) {
       nextListAtMs = nowMs() + config.reapIntervalMs
@@ -265,7 +268,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       machines: machines(),
       pools: pools(),
       handJoined: handJoined(),
-      cooling: executor.cooling(),
+      cooling: rests.all(),
       providers: new Set(deps.providers.keys()),
       leads: leads(),
       config,
@@ -284,7 +287,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
         buys.push(action)
         // A pool that is late now is late for the next burst too.
         const late = action.standInFor === undefined ? undefined : state.snapshot.get('machine', action.standInFor)
-        if (late) executor.cool(late.pool, `${late.id} takes too long`, config.capacityCoolDownMs)
+        if (late) rests.rest(late.pool, `${late.id} takes too long`, config.capacityCoolDownMs)
       } else if (action.kind === 'cancel') {
         await terminateMachine(deps, action.machineId, { reason: action.reason, by: 'fleet', nowMs: nowMs() })
       } else {
@@ -362,6 +365,11 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     return wakeAtMs
   }
 
+  const noteMachine = (id: MachineId) => {
+    const machine = state.snapshot.get('machine', id)
+    if (machine?.phase === 'joined' && machine.joinedAtMs !== null) rests.joined(machine.pool, machine.joinedAtMs)
+  }
+
   /** A step down may have made a node superfluous: it is looked at then, not a minute later. */
   const noteScaleDown = (id: string) => {
     const last = state.snapshot.get('service', id)?.lastScale
@@ -378,11 +386,14 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       if (unsubscribers.length > 0) return
       learned = null
       longestLeadMs = undefined
+      for (const id of state.snapshot.all('machine').keys()) noteMachine(id)
       unsubscribers = [
         state.onChange(({ kinds, keys }) => {
           if (kinds.has('machine')) learned = null
           if (kinds.has('machine') || kinds.has('pool')) longestLeadMs = undefined
-          if (kinds.has('service')) for (const { kind, key } of keys) if (kind === 'service') noteScaleDown(key)
+          for (const { kind, key } of keys)
+            if (kind === 'service') noteScaleDown(key)
+            else if (kind === 'machine') noteMachine(key)
           if (kinds.has('machine') || kinds.has('node') || kinds.has('pool') || kinds.has('assignments')) loop.poke()
         }),
         observed.onChange(({ nodes, useOnly }) => {
@@ -420,7 +431,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
         leads: leads(),
         machines: machines(),
         limitUsd: config.budgetUsdPerMonth,
-        cooling: executor.cooling(),
+        cooling: rests.all(),
         reasons: [...reasons.values()].flat(),
         nowMs: nowMs(),
       }),

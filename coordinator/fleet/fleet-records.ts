@@ -14,17 +14,18 @@ import type { Change, State } from '../state/state.ts'
 import { monthOf } from './calendar.ts'
 import type { FleetConfig } from './config.ts'
 import type { MachineExecutor } from './machine-executor.ts'
-import { isComing } from './machine-states.ts'
 import { changeMachine, removeNodeOf, terminateMachine } from './machine-updates.ts'
 import { interruptNode } from './node-actions.ts'
 import type { CapacityAction } from './plan-capacity.ts'
 import type { DrainAction } from './plan-drain.ts'
 import type { ReapAction } from './plan-reap.ts'
+import type { PoolRests } from './pool-rests.ts'
 import type { RebalanceAction } from './plan-rebalance.ts'
 
 export interface FleetRecordsDeps {
   readonly state: State
-  readonly executor: Pick<MachineExecutor, 'cool' | 'succeeded' | 'deleteOrphan'>
+  readonly executor: Pick<MachineExecutor, 'deleteOrphan'>
+  readonly rests: Pick<PoolRests, 'rest'>
   readonly clock: Clock
   readonly ids: Ids
   readonly logger: Logger
@@ -38,8 +39,6 @@ type Buy = Extract<CapacityAction, { kind: 'buy' }>
 
 /** All reject with RetryableError when the store does not take the commit; repeating them is harmless. */
 export interface FleetRecords {
-  /** The join itself is recorded by `access`; a coordinator that died in between is made up for here. */
-  noteJoined(): Promise<void>
   applyReap(action: ReapAction): Promise<void>
   applyDrain(action: DrainAction): Promise<void>
   /** Stores the intent; the executor acts on it in this pass or, after a crash, in the next coordinator's first. */
@@ -64,33 +63,6 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
   /** Code and text of an alarm → when it was last raised. */
   const alarms = new Map<string, number>()
 
-  const noteJoined = async () => {
-    for (const node of state.snapshot.all('node').values()) {
-      const machine = node.machineId === null ? undefined : state.snapshot.get('machine', node.machineId)
-      if (
-        !machine ||
-        (machine.phase === 'joined' && machine.nodeId === node.id) ||
-        !(isComing(machine) || machine.phase === 'joined')
-      )
-        continue
-      await changeMachine(
-        deps,
-        machine.id,
-        (current) => ({ ...current, phase: 'joined', nodeId: node.id, joinedAtMs: current.joinedAtMs ?? nowMs() }),
-        (change, after) =>
-          change.event({
-            actor: 'fleet',
-            type: 'machine.joined',
-            subject: after.id,
-            message: `machine ${after.id} joined as ${node.id}`,
-            severity: 'info',
-            data: { node: node.id, pool: after.pool, afterMs: nowMs() - after.requestedAtMs },
-          }),
-      )
-      executor.succeeded(machine.pool)
-    }
-  }
-
   const applyReap = async (action: ReapAction) => {
     switch (action.kind) {
       case 'confirm':
@@ -104,7 +76,8 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
       case 'terminate': {
         const machine = state.snapshot.get('machine', action.machineId)
         logger.warn('machine is given up', { machineId: action.machineId, reason: action.reason })
-        if (action.poolRests && machine) executor.cool(machine.pool, `${machine.id} ${action.reason}`, config.capacityCoolDownMs)
+        if (action.poolRests && machine)
+          deps.rests.rest(machine.pool, `${machine.id} ${action.reason}`, config.capacityCoolDownMs)
         await terminateMachine(deps, action.machineId, { reason: action.reason, by: 'fleet', nowMs: nowMs() })
         return
       }
@@ -332,5 +305,5 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
     throw new RetryableError(`fleet decision could not be stored: ${outcome.kind}: ${outcome.detail}`)
   }
 
-  return { noteJoined, applyReap, applyDrain, buy, move, prune, alarm, commit }
+  return { applyReap, applyDrain, buy, move, prune, alarm, commit }
 }

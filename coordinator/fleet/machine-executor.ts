@@ -16,11 +16,13 @@ import { type CloudMachine, CLUSTER_TAG, MACHINE_TAG, type Provider } from '../p
 import type { State } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import { changeMachine, removeNodeOf, terminateMachine } from './machine-updates.ts'
+import type { PoolRests } from './pool-rests.ts'
 import type { CloudList } from './plan-reap.ts'
 
 export interface ExecutorDeps {
   readonly state: State
   readonly providers: ReadonlyMap<string, Provider>
+  readonly rests: Pick<PoolRests, 'rest'>
   clusterId(): string
   userDataFor(machine: MachineRecord, pool: Pool): Promise<string>
   readonly clock: Clock
@@ -36,12 +38,6 @@ export interface ExecutorDeps {
 export interface MachineExecutor {
   /** Starts whatever stored intents ask for and is due; returns when something becomes due later (fleet time), or null. */
   sync(): number | null
-  /** Pools that rest after failures. */
-  cooling(): ReadonlyMap<string, { readonly untilMs: number; readonly reason: string }>
-  /** Lets a pool rest; each failure in a row doubles the time. */
-  cool(pool: string, reason: string, baseMs: number): void
-  /** A machine of the pool joined: its failures are forgotten once its rest is over. */
-  succeeded(pool: string): void
   deleteOrphan(provider: string, cloud: CloudMachine): void
   /** Asks every provider what exists; lists come by `takeLists`. Does nothing while an earlier question is open. */
   requestLists(): void
@@ -54,7 +50,6 @@ export interface MachineExecutor {
 const RETRY = { baseMs: 2_000, capMs: 60_000 }
 /** Errors of no known kind in a row, after which a machine is given up and its pool rests. */
 const FATAL_ATTEMPTS = 3
-const COOL_DOWN_CAP_MS = 3_600_000
 const MAX_PARALLEL_DELETES = 20
 
 export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
@@ -65,7 +60,6 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
   const lists = new Map<string, CloudList>()
   const dueAt = new Map<MachineId, number>()
   const failures = new Map<MachineId, number>()
-  const resting = new Map<string, { untilMs: number; reason: string; inRow: number }>()
   const abort = new AbortController()
 
   /** Bounds one call: the answer, or a RetryableError when none came in time. The cloud may still act on it later. */
@@ -90,6 +84,13 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
       timer.cancel()
       abort.signal.removeEventListener('abort', onStop)
     }
+  }
+
+  /** Clouds announce interruptions by the wall clock; the fleet's deadlines are in steady time. */
+  const onSteadyTime = (machine: CloudMachine): CloudMachine => {
+    const { interruptionAtMs } = machine
+    if (interruptionAtMs === undefined || interruptionAtMs === null) return machine
+    return { ...machine, interruptionAtMs: interruptionAtMs - clock.now() + deps.nowMs() }
   }
 
   const start = <K>(running: Map<K, Promise<void>>, key: K, task: () => Promise<void>) => {
@@ -155,14 +156,14 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
     const code = error instanceof RubatoError ? error.code : null
     deps.logger.warn('machine could not be created', { machineId: machine.id, pool: machine.pool, code, error: message })
     if (code === 'no-capacity' || code === 'quota-exceeded') {
-      cool(machine.pool, message, code === 'no-capacity' ? config.capacityCoolDownMs : config.quotaCoolDownMs)
+      deps.rests.rest(machine.pool, message, code === 'no-capacity' ? config.capacityCoolDownMs : config.quotaCoolDownMs)
       await giveUp(machine, message)
       return
     }
     const attempts = machine.attempts + 1
     const fatal = code !== 'retryable' && (code === 'not-found' || attempts >= FATAL_ATTEMPTS)
     if (fatal) {
-      cool(machine.pool, message, config.capacityCoolDownMs)
+      deps.rests.rest(machine.pool, message, config.capacityCoolDownMs)
       await giveUp(machine, message)
       return
     }
@@ -212,30 +213,12 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
     }
   }
 
-  const cool = (pool: string, reason: string, baseMs: number) => {
-    const before = resting.get(pool)
-    const nowMs = deps.nowMs()
-    if (before && before.untilMs > nowMs) return // one burst of failures counts once
-    const inRow = before && nowMs - before.untilMs < COOL_DOWN_CAP_MS ? before.inRow + 1 : 0
-    const restMs = Math.min(COOL_DOWN_CAP_MS, baseMs * 2 ** inRow)
-    resting.set(pool, { untilMs: nowMs + restMs, reason, inRow })
-    const event = state.change().event({
-      actor: 'fleet',
-      type: 'pool.cooling-down',
-      subject: pool,
-      message: `pool ${pool} rests for ${Math.round(restMs / 1000)} s: ${reason}`,
-      severity: 'warning',
-    })
-    state.commit(event).catch((error: unknown) => deps.logger.warn('event was not stored', { error: messageOf(error) }))
-  }
-
   return {
     sync() {
       let wakeAtMs: number | null = null
       const nowMs = deps.nowMs()
       for (const map of [dueAt, failures])
         for (const id of map.keys()) if (!isUnderWay(state.snapshot.get('machine', id))) map.delete(id)
-      for (const [pool, rest] of resting) if (nowMs - rest.untilMs > COOL_DOWN_CAP_MS) resting.delete(pool)
       const machines = [...state.snapshot.all('machine').values()].sort(
         (a, b) => a.requestedAtMs - b.requestedAtMs || compare(a.id, b.id),
       )
@@ -251,11 +234,6 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
         else if (due > nowMs) wakeAtMs = earliest(wakeAtMs, due)
       }
       return wakeAtMs
-    },
-    cooling: () => resting,
-    cool,
-    succeeded(pool) {
-      if ((resting.get(pool)?.untilMs ?? Number.POSITIVE_INFINITY) <= deps.nowMs()) resting.delete(pool)
     },
     deleteOrphan(providerName, cloud) {
       const provider = providers.get(providerName)
@@ -274,7 +252,7 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
         if (listing.has(name)) continue
         start(listing, name, async () => {
           const list = await call(`list at ${name}`, (signal) => provider.list({ [CLUSTER_TAG]: deps.clusterId() }, signal))
-          lists.set(name, { provider: name, complete: list.complete, machines: list.machines })
+          lists.set(name, { provider: name, complete: list.complete, machines: list.machines.map(onSteadyTime) })
         })
       }
     },

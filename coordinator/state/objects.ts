@@ -164,6 +164,14 @@ export interface OperationRecord {
   readonly by: string
 }
 
+/** A pool that is not bought from until then, after failures in a row (0: the first). */
+export interface PoolRest {
+  readonly pool: string
+  readonly untilMs: number
+  readonly reason: string
+  readonly inRow: number
+}
+
 export interface ObjectTypes {
   cluster: ClusterRecord
   app: AppRecord
@@ -172,6 +180,7 @@ export interface ObjectTypes {
   node: NodeRecord
   machine: MachineRecord
   pool: Pool
+  poolRest: PoolRest
   key: KeyRecord
   operatorToken: OperatorTokenRecord
   joinToken: JoinTokenRecord
@@ -187,6 +196,7 @@ export const KINDS = [
   'node',
   'machine',
   'pool',
+  'poolRest',
   'key',
   'operatorToken',
   'joinToken',

@@ -64,6 +64,7 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
     ids,
     random,
     clock,
+    steadyNowMs: () => clock.now(),
     logger: silentLogger(),
     urls: ['http://127.0.0.1:7600'],
     caDigest: null,

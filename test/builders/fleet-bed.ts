@@ -79,7 +79,10 @@ export async function fleetBed(pools: readonly Pool[], config: Partial<FleetConf
       machineId: id,
       joinedAtMs: clock.now(),
     })
-    const change = bed.state.change().put('node', nodeId, node)
+    const change = bed.state
+      .change()
+      .put('node', nodeId, node)
+      .put('machine', id, { ...record, phase: 'joined', nodeId, joinedAtMs: clock.now() })
     void bed.state.commit(change).then(() => bed.observed.set(nodeId, 'live'))
   }
   const gone = (machine: FakeMachine) => {
