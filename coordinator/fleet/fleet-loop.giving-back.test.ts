@@ -73,7 +73,11 @@ describe('fleet loop: draining, giving back and moving', () => {
   })
 
   it('§8.3: the end of all machines at once moves what can be moved, and stops nothing that has no other place', async () => {
-    const bed = await fleetBed([fleetPool('small', { max: 4 })], { minNodeAgeMs: 1e9, reapIntervalMs: 10_000, forceGraceMs: 1_000 })
+    const bed = await fleetBed([fleetPool('small', { max: 4 })], {
+      minNodeAgeMs: 1e9,
+      reapIntervalMs: 10_000,
+      forceGraceMs: 1_000,
+    })
     await bed.ask(12)
     await bed.clock.advance(120_000)
     expect(bed.cloud.live()).toHaveLength(4)
