@@ -1,7 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Pool } from '../../shared/model/node.ts'
-import { aPool } from '../../test/builders/records.ts'
+import { aMachineRecord, aPool } from '../../test/builders/records.ts'
 import { requestsOf } from '../../test/builders/requests.ts'
 import type { PlacementRequest } from '../placement/model.ts'
 import { assumedNode } from '../placement/plan-offline.ts'
@@ -72,6 +72,15 @@ describe('capacity', () => {
     expect(resting.actions).toEqual([])
     expect(resting.wakeAtMs).toBe(NOW + 5000)
     expect(resting.blocked.get('s/a/1/1')).toBe('no pool fits, a: rests for 5 s after: x')
+  })
+
+  it('a cloud that refuses gets no stand-in for what fits on a node that has just joined, though its order waits on', () => {
+    const machine = aMachineRecord({ id: 'm-1', pool: 'a', provider: 'p', phase: 'requested', attempts: 8, requestedAtMs: NOW - 1000 })
+    const pools = [pool('a', 300, 0.1), pool('b', 300, 0.2)]
+    const refused = requests('s/a', 1, 100)
+    expect(poolsOf(plan({ refused, pools, machines: [machine] })), 'nowhere else').toEqual(['b'])
+    const nodes = [assumedNode('n-1', { cpuMillis: 1000, memoryBytes: 1000, diskBytes: 0, slots: 10 }, { pool: 'b' })]
+    expect(plan({ refused, pools, machines: [machine], nodes }).actions).toEqual([])
   })
 
   it('anti-affinity among the refused buys a machine for each', () => {

@@ -72,6 +72,8 @@ export function planStandIns(input: StandInInput): Plan<StandInAction> {
       wakeAtMs = earliest(wakeAtMs, slowAtMs)
       continue
     }
+    // It all fits on what is there or comes anyway: nothing waits for this one alone.
+    if (input.refusedWithout(machine.id) <= input.refused) continue
     const elsewhere = input.kinds.filter((kind) => kind.pool.name !== machine.pool)
     const pick = cheapestPacking(waits, elsewhere, input.limits).picks[0]
     const late = refusing
