@@ -65,7 +65,9 @@ export async function benchReaction(rounds = Number(process.env.ROUNDS ?? 5)): P
       for (const { app } of kinds) {
         const measured = await react(bed, own, app)
         found.get(app)?.push(measured)
-        process.stderr.write(`${app} ${round + 1}/${rounds}: ${measured.totalS.toFixed(2)} s: ${phasesText([measured])}\n`)
+        const { totalS, bareStartS } = measured
+        const bare = `bare start ${bareStartS.toFixed(2)}`
+        process.stderr.write(`${app} ${round + 1}/${rounds}: ${totalS.toFixed(2)} s (${bare}): ${phasesText([measured])}\n`)
       }
     const of = (app: string) => found.get(app) ?? []
     return [

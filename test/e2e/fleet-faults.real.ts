@@ -190,10 +190,7 @@ describe.skipIf(!isRootOnDebian())('faults while machines are bought and given b
       .map((machine) => machine.id)
       .sort()
   /** Machines that the coordinator knows to exist, by the cloud's names for them. */
-  const known = async () =>
-    (await bed.machines())
-      .flatMap(({ providerId }) => providerId ?? [])
-      .sort()
+  const known = async () => (await bed.machines()).flatMap(({ providerId }) => providerId ?? []).sort()
   const everBought = async () => (await bed.coordinator.get<{ items: MachineView[] }>('/v1/machines?all=true&limit=500')).items
   const leaving = async () => (await bed.nodes()).filter((one) => one.availability !== 'active')
 
