@@ -75,7 +75,14 @@ describe('capacity', () => {
   })
 
   it('a cloud that refuses gets no stand-in for what fits on a node that has just joined, though its order waits on', () => {
-    const machine = aMachineRecord({ id: 'm-1', pool: 'a', provider: 'p', phase: 'requested', attempts: 8, requestedAtMs: NOW - 1000 })
+    const machine = aMachineRecord({
+      id: 'm-1',
+      pool: 'a',
+      provider: 'p',
+      phase: 'requested',
+      attempts: 8,
+      requestedAtMs: NOW - 1000,
+    })
     const pools = [pool('a', 300, 0.1), pool('b', 300, 0.2)]
     const refused = requests('s/a', 1, 100)
     expect(poolsOf(plan({ refused, pools, machines: [machine] })), 'nowhere else').toEqual(['b'])

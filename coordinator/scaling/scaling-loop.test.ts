@@ -88,7 +88,11 @@ describe('scaling loop', () => {
   })
   it('a stream of jumps makes two looks a second at most', async () => {
     let asked = 0
-    const { clock, observed, loop } = await running({ predict: 'auto' }, { forecastOf: () => (asked++, null) })
+    const forecastOf = () => {
+      asked += 1
+      return null
+    }
+    const { clock, observed, loop } = await running({ predict: 'auto' }, { forecastOf })
     observed.setUse(anInstanceUse({ loadPercent: 10 }), clock.now())
     await clock.advance(30_000)
     asked = 0
