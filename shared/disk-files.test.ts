@@ -30,3 +30,20 @@ it('files are whole, private, listed in order, and absent ones are no error', as
     rmSync(dir, { recursive: true, force: true })
   }
 })
+
+it('what a killed process left half-written goes with the next write of that file, or with the file; that of others stays', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'rb-files-'))
+  try {
+    const files = diskFiles()
+    for (const name of ['.a.json.1.0.part', '.b.json.1.7.part', '.b.json.old.1.0.part', `.b.json.${process.pid}.9.part`])
+      writeFileSync(join(directory, name), 'hal')
+    await files.write(join(directory, 'a.json'), 'whole')
+    expect(readdirSync(directory).sort()).toEqual(
+      [`.b.json.${process.pid}.9.part`, '.b.json.1.7.part', '.b.json.old.1.0.part', 'a.json'].sort(),
+    )
+    await files.remove(join(directory, 'b.json'))
+    expect(readdirSync(directory).sort()).toEqual([`.b.json.${process.pid}.9.part`, '.b.json.old.1.0.part', 'a.json'].sort())
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+})

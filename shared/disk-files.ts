@@ -1,6 +1,7 @@
 /**
  * Small state files on a real disk. A write is whole or not there at all, whatever instant the machine dies at: it goes to a
- * file aside, is flushed, takes the old one's place by rename, and the directory is flushed too.
+ * file aside, is flushed, takes the old one's place by rename, and the directory is flushed too. What a process that was killed in
+ * between left aside goes with the first write of its successor, or when the file is removed.
  */
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
@@ -9,6 +10,8 @@ import type { Files } from './files.ts'
 /** Files of the machine's own file system. Directories are made (0700) when a write needs them. */
 export function diskFiles(): Files {
   let serial = 0
+  /** Paths that were written in this life. */
+  const written = new Set<string>()
   return {
     async read(path) {
       try {
@@ -21,6 +24,8 @@ export function diskFiles(): Files {
     async write(path, text, mode = 0o600) {
       const directory = dirname(path)
       await mkdir(directory, { recursive: true, mode: 0o700 })
+      if (!written.has(path)) await removeAsides(path)
+      written.add(path)
       // Hidden, so that `list` never shows a half-written one.
       const aside = join(directory, `.${basename(path)}.${process.pid}.${serial++}.part`)
       try {
@@ -42,6 +47,8 @@ export function diskFiles(): Files {
     },
     async remove(path) {
       await rm(path, { force: true })
+      await removeAsides(path)
+      written.delete(path)
     },
     async list(directory) {
       try {
@@ -51,6 +58,20 @@ export function diskFiles(): Files {
         throw error
       }
     },
+  }
+}
+
+/** Removes half-written files of other lives for `path`; those of this process may be under way. */
+async function removeAsides(path: string): Promise<void> {
+  const directory = dirname(path)
+  const names = await readdir(directory).catch((error: unknown) => {
+    if (isAbsent(error)) return []
+    throw error
+  })
+  const prefix = `.${basename(path)}.`
+  for (const name of names) {
+    const [pid = '', , ending] = name.startsWith(prefix) ? name.slice(prefix.length).split('.') : []
+    if (ending === 'part' && /^\d+$/.test(pid) && pid !== String(process.pid)) await rm(join(directory, name), { force: true })
   }
 }
 
