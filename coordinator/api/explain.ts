@@ -7,7 +7,8 @@ import type { Standing } from '../forecast/contest.ts'
 import type { AppRecord, InstanceRecord } from '../state/objects.ts'
 import type { ApiDeps } from './deps.ts'
 import type { ExplanationView, ForecastView, JobView, ServiceView } from './schemas.ts'
-import { viewInstance, viewService } from './views.ts'
+import { servicesBefore, viewInstance, viewService } from './views.ts'
+import { worldOf } from './world.ts'
 
 type ExplainDeps = Pick<ApiDeps, 'state' | 'observed' | 'explain'>
 
@@ -19,11 +20,8 @@ const EARLIER_DECISIONS = 5
 export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceSpec): ExplanationView {
   const { state, observed, explain } = deps
   const id = serviceId(app.name, spec.name)
-  const view = viewService(
-    { snapshot: state.snapshot, observed, forecast: (id) => explain.forecast(id), objective: (id) => explain.objective(id) },
-    app,
-    spec,
-  )
+  const world = worldOf(deps)
+  const view = viewService(world, app, spec)
   const reasons: Reason[] = []
   const say = (code: string, text: string, subject = id) => reasons.push({ subject, code, text })
 
@@ -52,10 +50,8 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
       `Update from revision ${rollout.fromRevision} to ${rollout.toRevision} is ${rollout.phase}. ${rollout.message}`.trim(),
     )
   }
-  if (view.running + view.pending === 0 && view.desired > 0) {
-    for (const name of waitedFor(deps, app, spec))
-      say('depends-on', `It starts after ${serviceId(app.name, name)}, which is not ready.`)
-  }
+  for (const name of servicesBefore(world, app, spec))
+    say('depends-on', `It starts after ${serviceId(app.name, name)}, which is not ready.`)
   if (spec.placement.scheduler !== undefined) say('scheduler', describeScheduler(deps, spec.placement.scheduler, id))
   const frozen = observed.frozen
   if (frozen) say('frozen', `Replacement is frozen: ${frozen.reason}`)
@@ -113,16 +109,6 @@ function describeObjective(objective: NonNullable<ServiceView['objective']>): st
   const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`)
   const moved = shiftPercent === 0 ? '' : `; thresholds moved by ${Math.round(shiftPercent)} points`
   return `${wanted}: ${kept ? 'kept' : 'missed'} (p95 ${Math.round(p95Ms)} ms; last hour ${percent(shareOfTime)} of the time, ${percent(shareOfRequests)} of the answers)${moved}.`
-}
-
-/** Services of the app that this one requires first and that have fewer ready or completed instances than they want. */
-function waitedFor({ state, observed }: ExplainDeps, app: AppRecord, spec: ServiceSpec): readonly string[] {
-  return spec.dependsOn.flatMap(({ service, required }) => {
-    const other = required ? app.spec.services.find(({ name }) => name === service) : undefined
-    if (other === undefined) return []
-    const { ready, completed, desired } = viewService({ snapshot: state.snapshot, observed }, app, other)
-    return ready + completed < desired ? [service] : []
-  })
 }
 
 export function explainInstance(deps: ExplainDeps, record: InstanceRecord): ExplanationView {

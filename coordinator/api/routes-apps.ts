@@ -1,6 +1,5 @@
 /** Apps and services: deploy, roll back, remove, scale, explain. */
 import { z } from '@hono/zod-openapi'
-import { createCalendar } from '../../shared/calendar.ts'
 import { type Fault, InputError, NotFoundError } from '../../shared/errors.ts'
 import { serviceId } from '../../shared/model/identity.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
@@ -24,7 +23,8 @@ import {
   previewView,
   serviceView,
 } from './schemas.ts'
-import { page, viewApp, viewService, type World } from './views.ts'
+import { page, viewApp, viewService } from './views.ts'
+import { worldOf } from './world.ts'
 
 const appPath = z.strictObject({ app: nameSchema })
 const servicePath = z.strictObject({ app: nameSchema, service: serviceNameSchema })
@@ -46,7 +46,7 @@ const boundsOfDeploy = (body: unknown): readonly Fault[] =>
     : []
 
 export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
-  const { state, observed, apps } = deps
+  const { state, apps } = deps
   const deployBody = z.strictObject({
     name: nameSchema.optional(),
     // A missing field is never `undefined` in JSON, which is all that the schema's own type leaves open.
@@ -58,13 +58,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
     /** The revision that the caller saw; 0 when the app must not exist yet. */
     ifRevision: z.number().int().nonnegative().nullable().optional(),
   })
-  const world: World = {
-    snapshot: state.snapshot,
-    observed,
-    calendar: createCalendar(),
-    forecast: (id) => deps.explain.forecast(id),
-    objective: (id) => deps.explain.objective(id),
-  }
+  const world = worldOf(deps)
   const appOf = (name: string) => {
     const app = state.snapshot.get('app', name)
     if (!app) throw new NotFoundError(`There is no app ${name}.`)

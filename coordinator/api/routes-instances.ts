@@ -7,14 +7,15 @@ import type { Endpoints } from './endpoint.ts'
 import { explainInstance } from './explain.ts'
 import { idSchema, nameSchema, pageQuery, queryFlag, queryInt, serviceNameSchema } from './inputs.ts'
 import { explanationView, instanceView, pageOf } from './schemas.ts'
-import { instanceIdOfPath, page, viewInstance, type World } from './views.ts'
+import { instanceIdOfPath, page, viewInstance } from './views.ts'
+import { worldOf } from './world.ts'
 
 const instancePath = z.strictObject({ instance: z.string().max(200) })
 const PHASE = z.enum(['pending', 'placed', 'pulling', 'starting', 'warming', 'ready', 'draining', 'stopped', 'failed', 'lost'])
 
 export function addInstanceRoutes({ add }: Endpoints, deps: ApiDeps): void {
   const { state, observed, hub } = deps
-  const world: World = { snapshot: state.snapshot, observed }
+  const world = worldOf(deps)
   const instanceOf = (segment: string): InstanceRecord => {
     const id = instanceIdOfPath(segment)
     const record = id === null ? undefined : state.snapshot.instances().get(id)

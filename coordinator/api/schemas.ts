@@ -127,6 +127,10 @@ export const serviceView = z
     running: z.number(),
     pending: z.number(),
     loadPercent: z.number().nullable(),
+    /** Load above which scaling adds instances now; null: it does not scale, or was not looked at yet. */
+    thresholdPercent: z.number().nullable(),
+    /** What holds up its first instance that has no place, or all of them; null: nothing does. */
+    waitsFor: z.string().nullable(),
     scale: z.object({ min: z.number(), max: z.number(), lowPercent: z.number(), highPercent: z.number() }).nullable(),
     ports: z.array(z.object({ port: z.number(), containerPort: z.number(), protocol: z.string(), mode: z.string() })),
     rollout: rolloutView.nullable(),
@@ -177,6 +181,7 @@ export const instanceView = z
     observed: z.boolean(),
     restarts: z.number(),
     crashLooping: z.boolean(),
+    /** What it says of itself, why it stops, or, without a node, why it waits. */
     message: z.string(),
     revision: z.number(),
     replaces: z.string().nullable(),

@@ -23,6 +23,10 @@ export interface World {
   forecast?(id: ServiceId): DemandForecast | null
   /** How its objective is kept. Absent: not known here. */
   objective?(id: ServiceId): ObjectiveView | null
+  /** Load above which scaling adds instances now; null: it has not looked at it. Absent: not known here. */
+  threshold?(id: ServiceId): number | null
+  /** Why an instance without a node has none, as one line; null: nothing is known of it. Absent: not known here. */
+  waits?(id: InstanceId): string | null
 }
 
 /** The spec that an instance runs: of its own revision, present or kept in the history. */
@@ -35,7 +39,7 @@ function specOf(snapshot: Snapshot, record: InstanceRecord): ServiceSpec | undef
   return spec?.services.find(({ name }) => name === identity.service)
 }
 
-export function viewInstance({ observed }: Pick<World, 'observed'>, record: InstanceRecord): InstanceView {
+export function viewInstance({ observed, waits }: Pick<World, 'observed' | 'waits'>, record: InstanceRecord): InstanceView {
   const identity = parseInstanceId(record.id)
   const seen = observed.instance(record.id)
   const node = record.nodeId === null ? undefined : observed.node(record.nodeId)
@@ -54,7 +58,12 @@ export function viewInstance({ observed }: Pick<World, 'observed'>, record: Inst
     observed: seen !== undefined,
     restarts: seen?.restarts ?? 0,
     crashLooping: seen?.crashLooping ?? false,
-    message: record.goal === 'stop' && record.stopReason !== '' ? record.stopReason : (seen?.message ?? ''),
+    message:
+      record.goal === 'stop' && record.stopReason !== ''
+        ? record.stopReason
+        : record.nodeId === null
+          ? (waits?.(record.id) ?? '')
+          : (seen?.message ?? ''),
     revision: record.revision,
     replaces: record.replaces,
     loadPercent: seen?.use?.loadPercent ?? null,
@@ -68,9 +77,11 @@ export function viewInstance({ observed }: Pick<World, 'observed'>, record: Inst
   }
 }
 
-export function viewService(world: World, app: AppRecord, spec: ServiceSpec): ServiceView {
+/** What a service wants and has; `waiting` is an instance without a node, if there is one. */
+function countInstances(world: World, app: AppRecord, spec: ServiceSpec) {
   const id = serviceId(app.name, spec.name)
   const record: ServiceRecord | undefined = world.snapshot.get('service', id)
+  let waiting: InstanceId | null = null
   let ready = 0
   let updated = 0
   let completed = 0
@@ -81,6 +92,7 @@ export function viewService(world: World, app: AppRecord, spec: ServiceSpec): Se
   for (const instance of world.snapshot.instancesOf(id)) {
     if (instance.goal === 'stop') continue
     if (instance.nodeId === null) {
+      waiting ??= instance.id
       pending += 1
       continue
     }
@@ -96,33 +108,64 @@ export function viewService(world: World, app: AppRecord, spec: ServiceSpec): Se
       loads += 1
     }
   }
-  const { scale } = spec
   const work = viewJob(spec, record, world.calendar)
   return {
-    id,
-    app: app.name,
-    name: spec.name,
-    image: spec.unit.containers[0]?.image ?? '',
-    mode: spec.mode,
+    waiting,
+    job: work?.job ?? null,
     // What is wanted now: a pin counts before what scaling would have.
     desired:
       work?.desired ??
       (record === undefined ? spec.replicas : spec.mode === 'global' ? record.desired : wantedCount(spec, record)),
-    pinned: record?.pinned ?? null,
     ready,
     updated,
     completed: work?.completed ?? completed,
     running,
     pending,
     loadPercent: loads === 0 ? null : loadSum / loads,
+  }
+}
+
+export function viewService(world: World, app: AppRecord, spec: ServiceSpec): ServiceView {
+  const id = serviceId(app.name, spec.name)
+  const record: ServiceRecord | undefined = world.snapshot.get('service', id)
+  const { waiting, ...counts } = countInstances(world, app, spec)
+  const { scale } = spec
+  const before = servicesBefore(world, app, spec)
+  return {
+    ...counts,
+    id,
+    app: app.name,
+    name: spec.name,
+    image: spec.unit.containers[0]?.image ?? '',
+    mode: spec.mode,
+    pinned: record?.pinned ?? null,
+    thresholdPercent: world.threshold?.(id) ?? null,
+    waitsFor:
+      before.length > 0
+        ? `starts after ${before.map((name) => serviceId(app.name, name)).join(', ')}`
+        : waiting === null
+          ? null
+          : (world.waits?.(waiting) ?? null),
     scale: scale ? { min: scale.min, max: scale.max, lowPercent: scale.lowPercent, highPercent: scale.highPercent } : null,
     forecast: viewForecast(world.forecast?.(id) ?? null),
     objective: viewObjective(world.objective?.(id) ?? null),
     ports: spec.published.map(({ port, containerPort, protocol, mode }) => ({ port, containerPort, protocol, mode })),
     rollout: record?.rollout ?? null,
     lastScale: record?.lastScale ?? null,
-    job: work?.job ?? null,
   }
+}
+
+/** Services of the app that hold this one up: it requires them first, and they have fewer ready or completed instances than they want. */
+export function servicesBefore(world: World, app: AppRecord, spec: ServiceSpec): readonly string[] {
+  if (spec.dependsOn.length === 0) return []
+  const own = countInstances(world, app, spec)
+  if (own.running + own.pending > 0 || own.desired === 0) return []
+  return spec.dependsOn.flatMap(({ service, required }) => {
+    const other = required ? app.spec.services.find(({ name }) => name === service) : undefined
+    if (other === undefined) return []
+    const { ready, completed, desired } = countInstances(world, app, other)
+    return ready + completed < desired ? [service] : []
+  })
 }
 
 function viewObjective(objective: ObjectiveView | null): ServiceView['objective'] {

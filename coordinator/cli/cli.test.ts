@@ -56,8 +56,8 @@ describe('tables at 80 columns', () => {
     expect(exitCode).toBe(EXIT.ok)
     expect(out).toMatchInlineSnapshot(`
       "INSTANCE      NODE  STATE    LOAD   CPU  MEM     UP  NOTE
-      shop/web/1/1  n-1   ready     42%  0.12  64M  1m30s
-      shop/web/2/1  -     pending     -     -    -      -
+      shop/web/1/1  n-1   ready     42%  0.12  64M  1m30s  -
+      shop/web/2/1  -     pending     -     -    -      -  0 of 1 node: 1 memory
       "
     `)
   })
@@ -68,10 +68,20 @@ describe('tables at 80 columns', () => {
     await api.seedApp(anAppSpec({ name: 'shop', services: [aServiceSpec({ name: 'web', unit })] }))
     const { out } = await cli.run('ps', '-s')
     expect(out).toMatchInlineSnapshot(`
-      "SERVICE   READY  LOAD  SCALE  PORTS  UPDATE  IMAGE
-      shop/web    0/1     -  fixed  -      -       registry.example.org:5000/a/rather…
+      "SERVICE   READY  LOAD  SCALE  NOTE  IMAGE
+      shop/web    0/1     -  fixed  -     registry.example.org:5000/a/rather/long/pat…
       "
     `)
+  })
+
+  it('ps has a row for a service that waits for another, with what it waits for', async () => {
+    const dependsOn = [{ service: 'web', condition: 'healthy', required: true, restart: false }] as const
+    await seedShop()
+    await api.seedApp(
+      anAppSpec({ name: 'late', services: [aServiceSpec({ name: 'web' }), aServiceSpec({ name: 'api', dependsOn })] }),
+    )
+    const { out } = await cli.run('ps', 'late')
+    expect(out.split('\n')).toContainEqual(expect.stringMatching(/^late\/api +- +waiting .*starts after late\/web$/))
   })
 
   it('nodes lists nodes', async () => {

@@ -1,5 +1,5 @@
 /** up, down, diff, ps, scale, rollback. */
-import { SERVICE_COLUMNS, instanceColumns } from './app-tables.ts'
+import { instanceColumns, serviceColumns, waitingRow } from './app-tables.ts'
 import { type FileFlags, readChosenApp, withAppFile } from './app-file-option.ts'
 import type { AppDetail, ChangeView, InstanceView, PreviewView, ServiceView } from '../api/schemas.ts'
 import { resolveConnection } from './connection.ts'
@@ -67,12 +67,19 @@ export function addAppCommands(add: AddVerb): void {
     if (flags.services) {
       session.table(
         await client.list<ServiceView>('/v1/services', { app }),
-        SERVICE_COLUMNS,
+        serviceColumns(nowMs),
         'No services. Deploy one with "rubato up -f FILE".',
       )
     } else {
       const instances = await client.list<InstanceView>('/v1/instances', { app, node: flags.node })
-      session.table(instances, instanceColumns(nowMs), 'No instances. Deploy an app with "rubato up -f FILE".')
+      // Of a service that waits for another there is no instance to list yet.
+      const services = session.json || flags.node !== undefined ? [] : await client.list<ServiceView>('/v1/services', { app })
+      const waiting = services.filter(({ desired, running, pending }) => desired > 0 && running + pending === 0)
+      session.table(
+        [...instances, ...waiting.map(waitingRow)],
+        instanceColumns(nowMs),
+        'No instances. Deploy an app with "rubato up -f FILE".',
+      )
     }
     return EXIT.ok
   })

@@ -3,10 +3,11 @@ import { sleep } from '../../shared/clock.ts'
 import { messageOf } from '../../shared/errors.ts'
 import type { LogLine } from '../api/deps.ts'
 import type { EventView, ExplanationView, InstanceView, NodeView, ServiceView, StatusView } from '../api/schemas.ts'
+import { topServiceColumns } from './app-tables.ts'
 import type { ApiClient } from './client.ts'
 import { CliError, EXIT } from './io.ts'
 import { linesOf } from './lines.ts'
-import { path, percent, type Session, serviceParts } from './session.ts'
+import { path, type Session, serviceParts } from './session.ts'
 import { ellipsis, printable, renderTable } from './table.ts'
 import type { AddVerb } from './verbs.ts'
 import { nodeColumns } from './commands-fleet.ts'
@@ -230,25 +231,6 @@ function topLines({ io, paint }: Session, { status, nodes, services }: Around): 
     '',
     ...renderTable(nodes, nodeColumns(status.nowMs), { width, paint }),
     '',
-    ...renderTable(
-      services,
-      [
-        { title: 'SERVICE', value: ({ id }) => id, shrinkTo: 12 },
-        { title: 'READY', value: ({ ready, desired }) => `${ready}/${desired}`, align: 'right' },
-        { title: 'LOAD', value: ({ loadPercent }) => percent(loadPercent), align: 'right' },
-        { title: '', value: ({ loadPercent }) => bar(loadPercent) },
-        {
-          title: 'LAST STEP',
-          value: ({ lastScale }) => (lastScale ? `${lastScale.from}→${lastScale.to} ${lastScale.reason}` : '-'),
-          shrinkTo: 6,
-        },
-      ],
-      { width, paint },
-    ),
+    ...renderTable(services, topServiceColumns(status.nowMs), { width, paint }),
   ]
-}
-
-function bar(loadPercent: number | null): string {
-  const filled = Math.round(Math.min(100, Math.max(0, loadPercent ?? 0)) / 5)
-  return `${'█'.repeat(filled)}${'·'.repeat(20 - filled)}`
 }

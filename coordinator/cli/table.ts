@@ -8,6 +8,8 @@ export interface Column<T> {
   readonly shrinkTo?: number
   /** Left out, the lowest number first, where the table would not fit even with all its columns cut. Absent: never. */
   readonly dropOrder?: number
+  /** Left out where no row has anything to say in it ("-", or nothing). */
+  readonly optional?: boolean
   /** Styles a cell that is already padded. */
   readonly style?: (row: T) => Style
 }
@@ -16,9 +18,10 @@ export type Style = 'plain' | 'good' | 'warn' | 'bad' | 'faint'
 export type Paint = (style: Style, text: string) => string
 
 const GAP = '  '
+const SILENT: ReadonlySet<string> = new Set(['', '-'])
 
 /**
- * The lines of a table. Columns that may be dropped go first; those that may shrink share what does not fit, the widest first; a line that is still too long is cut.
+ * The lines of a table. Columns that may be dropped go first, empty ones before the others; those that may shrink share what does not fit, the widest first; a line that is still too long is cut.
  * Control characters in values (which strangers may have chosen) never reach the terminal.
  */
 export function renderTable<T>(
@@ -26,7 +29,8 @@ export function renderTable<T>(
   allColumns: readonly Column<T>[],
   options: { readonly width: number | null; readonly paint: Paint },
 ): readonly string[] {
-  const columns = options.width === null ? allColumns : columnsThatFit(rows, allColumns, options.width)
+  const telling = allColumns.filter(({ optional, value }) => optional !== true || rows.some((row) => !SILENT.has(value(row))))
+  const columns = options.width === null ? telling : columnsThatFit(rows, telling, options.width)
   const cells = rows.map((row) => columns.map((column) => printable(column.value(row))))
   const widths = columns.map((column, index) =>
     Math.max(column.title.length, ...cells.map((line) => lengthOf(line[index] ?? ''))),
