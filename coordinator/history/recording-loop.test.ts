@@ -7,9 +7,10 @@ import { anAppSpec, aServiceSpec } from '../../test/builders/specs.ts'
 import { memoryStore } from '../../test/fakes/memory-store.ts'
 import { virtualClock } from '../../test/fakes/virtual-clock.ts'
 import { createNodeView } from '../placement/node-view.ts'
+import type { JobRun } from '../state/objects.ts'
 import { openState } from '../state/state.ts'
 import { createMemoryHistory } from './memory-history.ts'
-import { createRecordingLoop } from './recording-loop.ts'
+import { createRecordingLoop, wantedOf } from './recording-loop.ts'
 import type { HistoryBackend, Measure } from './series.ts'
 
 const [A, B] = ['shop/web/1/1', 'shop/web/2/1'] as const
@@ -50,6 +51,32 @@ async function recording(change: (history: HistoryBackend) => HistoryBackend = (
   }
   return { clock, state, observed, history, loop, values, use, report }
 }
+
+describe('what is wanted', () => {
+  it('of a job is what its runs under way still lack, of which so many may run at once', () => {
+    const run = (outcome: 'running' | 'succeeded', succeeded: number): JobRun => ({
+      id: `r${succeeded}`,
+      revision: 1,
+      specHash: 'h',
+      scheduledAtMs: null,
+      startedAtMs: 0,
+      endedAtMs: null,
+      outcome,
+      message: '',
+      completions: 3,
+      succeeded,
+      done: [],
+      failures: {},
+    })
+    const rules = { completions: 3, parallelism: 2, retries: 0, deadlineMs: null }
+    const wanted = (...runs: JobRun[]) => wantedOf({ desired: 3, job: { runs, decidedAtMs: 0, schedule: '' } }, rules)
+    expect(wanted()).toBe(0)
+    expect(wanted(run('succeeded', 3))).toBe(0)
+    expect(wanted(run('running', 0))).toBe(2)
+    expect(wanted(run('running', 2), run('succeeded', 3))).toBe(1)
+    expect(wantedOf({ desired: 3 }, undefined)).toBe(3)
+  })
+})
 
 describe('recording loop', () => {
   it('O6: records demand as the sum and load as the mean of the ready instances, with what is wanted and ready', async () => {

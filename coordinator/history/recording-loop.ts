@@ -8,10 +8,12 @@ import { sleep } from '../../shared/clock.ts'
 import { messageOf } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
+import type { JobRules } from '../../shared/model/app.ts'
 import { type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import { commitChange } from '../access/commit-change.ts'
 import type { PlacementNode } from '../placement/model.ts'
 import { createIsolation } from '../state/isolation.ts'
+import type { ServiceRecord } from '../state/objects.ts'
 import { isRoutable, type Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 import { answerTimeMs } from './answer-times.ts'
@@ -83,12 +85,13 @@ export function createRecordingLoop({ history, state, observed, nodes, clock, lo
     let looked = 0
     const total = { wanted: 0, ready: 0 }
     for (const app of [...state.snapshot.all('app').values()]) {
-      for (const { name } of app.spec.services) {
+      for (const { name, job } of app.spec.services) {
         const id = serviceId(app.name, name)
         const record = state.snapshot.get('service', id)
         if (record === undefined) continue
-        const seen = isolation.attempt(id, () => recordService(id, record.desired, nowMs))
-        total.wanted += record.desired
+        const wanted = wantedOf(record, job)
+        const seen = isolation.attempt(id, () => recordService(id, wanted, nowMs))
+        total.wanted += wanted
         total.ready += seen?.ready ?? 0
         looked += seen?.count ?? 0
         if (looked < INSTANCES_AT_ONCE) continue
@@ -236,6 +239,13 @@ export function createRecordingLoop({ history, state, observed, nodes, clock, lo
 }
 
 const NODE_MEASURES = ['cpuMillis', 'memoryBytes', 'diskBytes', 'rxBytesPerS', 'txBytesPerS'] as const
+
+/** Instances wanted now: of a job those completions of its runs under way that may run at once and have not succeeded. */
+export function wantedOf({ desired, job }: Pick<ServiceRecord, 'desired' | 'job'>, rules: JobRules | undefined): number {
+  if (rules === undefined) return desired
+  const running = (job?.runs ?? []).filter(({ outcome }) => outcome === 'running')
+  return running.reduce((sum, { completions, succeeded }) => sum + Math.min(rules.parallelism, completions - succeeded), 0)
+}
 
 /** Reserved share of the node's scarcest resource; above 100 when charges grew beyond the capacity. */
 export function reservedPercent({ capacity, free }: Pick<PlacementNode, 'capacity' | 'free'>): number {
