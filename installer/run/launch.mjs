@@ -31,7 +31,12 @@ export function launch(entry) {
     stop(`${program} is missing: this checkout is not complete.`)
     return
   }
-  const child = spawn(node, ['--disable-warning=ExperimentalWarning', program, ...process.argv.slice(2)], { stdio: 'inherit' })
+  // What was compiled once is read by the next run. A folder that cannot be written is passed over by Node.
+  const env = { NODE_COMPILE_CACHE: join(root, 'node_modules', '.cache', 'rubato'), ...process.env }
+  const child = spawn(node, ['--disable-warning=ExperimentalWarning', program, ...process.argv.slice(2)], {
+    stdio: 'inherit',
+    env,
+  })
   const forward = (signal) => {
     // Ctrl-C reaches the whole foreground group; a second copy would count as the impatient second one.
     if (signal === 'SIGINT' && process.stdin.isTTY) return
