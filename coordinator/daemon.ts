@@ -20,13 +20,14 @@ import type { Logger } from '../shared/logger.ts'
 import { pinoLogger } from '../shared/pino-logger.ts'
 import { systemRandom } from '../shared/random.ts'
 import { describeSettings } from '../shared/settings.ts'
+import { terminalLogger } from '../shared/terminal-logger.ts'
 import { systemSettings } from '../shared/system-settings.ts'
 import { VERSION } from '../shared/version.ts'
 import { ensureTls, type TlsIdentity, tlsFromPem } from './access/ca.ts'
 import { keepTlsFresh } from './access/tls-renewal.ts'
 import { authenticateNode } from './access/node-credentials.ts'
 import { createApi } from './api/create-api.ts'
-import { startHttpServer } from './api/serve.ts'
+import { requireFreePort, startHttpServer } from './api/serve.ts'
 import { apiDeps } from './api-wiring.ts'
 import { createConsulApi } from './catalog/consul-api.ts'
 import { startDnsServer } from './catalog/dns-server.ts'
@@ -74,7 +75,9 @@ export async function runCoordinator(argv: readonly string[], signal: AbortSigna
     process.stderr.write(`${error.message}\n`)
     return EXIT_CONFIG
   }
-  const logger = pinoLogger(config.logLevel, { program: 'rubato' })
+  const logger = process.stderr.isTTY
+    ? terminalLogger({ level: config.logLevel, clock: systemClock(), write: (text) => void process.stderr.write(text) })
+    : pinoLogger(config.logLevel, { program: 'rubato' })
   try {
     await serve(config, logger, signal)
     return 0
@@ -102,6 +105,7 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
   // Shutting down before anybody waits for it must not count as an unhandled rejection.
   failed.promise.catch(() => undefined)
 
+  await requireFreePort(config.listen)
   // First of all: one that cannot be used is found before anything is written. Closed by the coordinator.
   const schedulers = await openSchedulers(config.schedulers, { clock, logger })
   const tlsDeps = { files, stateDir, clock, random, logger }

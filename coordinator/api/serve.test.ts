@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { apiBed } from '../../test/builders/api-bed.ts'
 import { silentLogger } from '../../shared/logger.ts'
-import { type HttpServer, startHttpServer } from './serve.ts'
+import { type HttpServer, requireFreePort, startHttpServer } from './serve.ts'
 
 let open: HttpServer | null = null
 afterEach(async () => {
@@ -55,6 +55,9 @@ describe('the server', () => {
     const address = taken.address()
     const port = typeof address === 'object' && address ? address.port : 0
     await expect(listen('127.0.0.1', port)).rejects.toThrow(`127.0.0.1:${port}`)
+    // Before anything was made, too, with what to do about it.
+    await expect(requireFreePort({ host: '127.0.0.1', port })).rejects.toThrow(/Choose another address with --listen/)
     await new Promise((resolve) => taken.close(resolve))
+    await requireFreePort({ host: '127.0.0.1', port })
   })
 })

@@ -1,7 +1,7 @@
 /** The API on a socket: plain HTTP (loopback only) or TLS. Returns the server, to which the hub adds the websocket upgrade. */
 import { createServer as createHttpServer, type Server } from 'node:http'
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https'
-import { BlockList, type AddressInfo, isIP } from 'node:net'
+import { BlockList, type AddressInfo, createServer as createNetServer, isIP, type Server as NetServer } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { ConfigError, UnavailableError, messageOf } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
@@ -45,12 +45,7 @@ export async function startHttpServer({ app, listen, tls, insecure, logger }: Ht
         })
       : createAdaptorServer({ fetch, createServer: createHttpServer, serverOptions: limits })
   ) as Server
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error) =>
-      reject(new UnavailableError(`Cannot listen on ${listen.host}:${listen.port}: ${messageOf(error)}`, error)),
-    )
-    server.listen(listen.port, listen.host, resolve)
-  })
+  await listenOn(server, listen)
   server.on('error', (error) => logger.error('http server failed', { error: messageOf(error) }))
   const { port } = server.address() as AddressInfo
   const host = listen.host === '0.0.0.0' || listen.host === '::' ? 'localhost' : listen.host
@@ -69,6 +64,27 @@ export async function startHttpServer({ app, listen, tls, insecure, logger }: Ht
         server.closeAllConnections()
       }),
   }
+}
+
+/**
+ * Throws `UnavailableError` when nobody can listen there now. Asked before anything is made: whoever starts a second coordinator by
+ * mistake shall find no state directory and no token of it.
+ */
+export async function requireFreePort(listen: HttpServerOptions['listen']): Promise<void> {
+  const server = createNetServer()
+  await listenOn(server, listen)
+  await new Promise<void>((resolve) => server.close(() => resolve()))
+}
+
+function listenOn(server: NetServer, { host, port }: HttpServerOptions['listen']): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const remedy =
+        error.code === 'EADDRINUSE' ? '. Is a coordinator running there already? Choose another address with --listen' : ''
+      reject(new UnavailableError(`Cannot listen on ${host}:${port}: ${messageOf(error)}${remedy}`, error))
+    })
+    server.listen(port, host, resolve)
+  })
 }
 
 function isLoopback(host: string): boolean {
