@@ -3,7 +3,7 @@ import type { Variables } from './interpolate.ts'
 import type { Cursor, Place } from './located.ts'
 import type { Report } from './report.ts'
 
-/** What an operator allows beyond the safe default. Everything false unless given. */
+/** What is allowed beyond the safe default. Everything false unless given; no setting of the coordinator gives it yet. */
 export interface AppPolicy {
   /** `privileged: true` and capabilities that amount to it. */
   readonly allowPrivileged: boolean

@@ -136,7 +136,8 @@ describe('limits of app files (row App YAML)', () => {
     for (const [service, policy] of cases) {
       const fault = await refuseOne(service)
       expect(fault.message).toMatch(/forbidden/)
-      expect(fault.hint).toContain(policy)
+      // No hint sends people after a setting that does not exist.
+      expect(fault.hint).not.toMatch(/polic|administrator/)
       await acceptOne(service, { policy: { [policy]: true } })
     }
   })

@@ -23,7 +23,7 @@ export function readNetworkMode(
       report.fault(
         cursor,
         "the host's network is forbidden: authorization at the gateway could be walked around",
-        'leave it away and publish "ports", or let an administrator allow it with the policy "allowHostNetwork"',
+        'leave it away and publish "ports"; no setting of the coordinator allows it',
       )
   } else if (mode === 'none')
     report.fault(

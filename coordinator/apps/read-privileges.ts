@@ -26,7 +26,7 @@ export function refusePrivileges(context: Context, get: (key: string) => Cursor 
     report.fault(
       privileged,
       'privileged containers are forbidden: they are root on the node',
-      'name what it needs in "cap_add", or let an administrator allow it with the policy "allowPrivileged"',
+      'name the capabilities that it needs in "cap_add"; those that amount to root are forbidden too',
     )
   const only = (key: string, allowed: readonly string[], why: string): void => {
     const at = get(key)
@@ -72,7 +72,7 @@ export function readCapabilities(context: Context, cursor: Cursor | undefined, i
       context.report.fault(
         item.cursor,
         `the capability ${name} is forbidden: with it a container can take over the node`,
-        'an administrator can allow it with the policy "allowPrivileged"',
+        'leave it away; no setting of the coordinator allows it',
       )
       return []
     }

@@ -157,7 +157,7 @@ function bind(context: Context, cursor: Cursor, written: string, target: string,
     report.fault(
       cursor,
       `mounting ${shorten(source)} is forbidden: ${danger}`,
-      'an administrator can allow it with the policy "allowHostMounts"',
+      'use a named volume, or carry the file as a config; no setting of the coordinator allows it',
     )
     return null
   }

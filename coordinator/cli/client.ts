@@ -134,7 +134,7 @@ async function errorOf(response: Response, sent: { readonly hasToken: boolean; r
           : 'Set RUBATO_TOKEN, or --token-file FILE; the first token is in admin.token in the coordinator’s state directory.',
       )
     case 403:
-      if (faults.length > 0) return new CliError(EXIT.refused, message, 'The coordinator’s policy decides what apps may ask for.')
+      if (faults.length > 0) return new CliError(EXIT.refused, message, 'docs/app-files.md says what is not allowed.')
       return new CliError(EXIT.unauthorized, message, 'Use a token with that role: "rubato token operator NAME --role …".')
     case 404:
       return new CliError(EXIT.notFound, message, whereToLook(message))
