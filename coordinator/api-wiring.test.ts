@@ -72,6 +72,22 @@ describe('operations on apps behind the API', () => {
     expect(coordinator.state.snapshot.get('app', 'shop')?.revision).toBe(2)
   })
 
+  it('a port that another app publishes is refused by name, in a dry run too, until that app goes', async () => {
+    const { apps } = await wired()
+    const published = [{ port: 8080, containerPort: 80, protocol: 'http', mode: 'ingress' }] as const
+    const appNamed = (name: string) => ({
+      ...deploy('v1', null),
+      spec: anAppSpec({ name, services: [aServiceSpec({ published })] }),
+    })
+    await apps.deploy(appNamed('shop'))
+    await apps.deploy(appNamed('shop'))
+    const refused = { faults: [{ message: 'port 8080/tcp of two/web is already published by shop/web' }] }
+    await expect(apps.deploy(appNamed('two'))).rejects.toMatchObject(refused)
+    await expect(apps.preview(appNamed('two'))).rejects.toMatchObject(refused)
+    await apps.remove('shop', 'operator:ann')
+    await expect(apps.deploy(appNamed('two'))).resolves.toMatchObject({ changed: true })
+  })
+
   it('without a revision the later of two deploys wins', async () => {
     const { apps, coordinator } = await wired()
     await Promise.all(['v1', 'v2', 'v3'].map((image) => apps.deploy(deploy(image, null))))

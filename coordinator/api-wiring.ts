@@ -1,5 +1,6 @@
 /** The API's view of the coordinator: each part behind the narrow interface that the API owns. */
-import { ConflictError, NotFoundError, UnavailableError } from '../shared/errors.ts'
+import { ConflictError, InputError, NotFoundError, UnavailableError } from '../shared/errors.ts'
+import type { AppSpec } from '../shared/model/app.ts'
 import { serviceId } from '../shared/model/identity.ts'
 import { VERSION } from '../shared/version.ts'
 import type { Logger } from '../shared/logger.ts'
@@ -7,12 +8,13 @@ import type { Clock } from '../shared/clock.ts'
 import type { Ids } from '../shared/ids.ts'
 import { notStored } from './access/commit-change.ts'
 import { appSpecSchema } from './apps/app-spec-schema.ts'
+import { checkForeignPorts } from './apps/check-foreign-ports.ts'
 import { diffApps } from './apps/dry-run.ts'
 import type { AgentBinary, ApiDeps, AppOperations } from './api/deps.ts'
 import type { Coordinator } from './coordinator.ts'
 import { cordonNode, drainNode, interruptNode, removeNode, uncordonNode } from './fleet/node-actions.ts'
 import { whoChose } from './placement/answers.ts'
-import { renderExplanation } from './placement/explain.ts'
+import { remedyOf, renderExplanation } from './placement/explain.ts'
 import { deployApp, type Prepared, removeApp, rollbackApp, scaleService } from './services/deploy.ts'
 import { checkSchedulers, previewPlacement } from './schedulers/preview.ts'
 import type { State } from './state/state.ts'
@@ -97,8 +99,9 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
       placement(instance) {
         const explanation = placement.explanation(instance)
         if (explanation === null) return null
-        const note = fleet.noteFor(instance)
-        return note === null ? renderExplanation(explanation) : `${renderExplanation(explanation)}; ${note}`
+        const parts = [renderExplanation(explanation), fleet.noteFor(instance)].filter((part) => part !== null)
+        const remedy = remedyOf(explanation)
+        return `${parts.join('; ')}${remedy === null ? '' : ` → ${remedy}`}`
       },
       asking: (instance) => placement.asking(instance),
       waitingFor: (instance) => fleet.waitingFor(instance),
@@ -127,6 +130,7 @@ function appOperations({ state, placement, schedulers }: Coordinator, clock: Clo
         const revision = state.snapshot.get('app', input.spec.name)?.revision ?? 0
         if (input.ifRevision !== null && revision !== input.ifRevision)
           throw new ConflictError(`${input.spec.name} is at revision ${revision}, not ${input.ifRevision}: look at it again`)
+        requireFreePorts(state, input.spec)
         return deployApp(state, { spec: input.spec, source: input.source, by: input.actor }, clock.now())
       })
       return { revision: outcome.revision, changed: outcome.kind !== 'unchanged' }
@@ -134,6 +138,7 @@ function appOperations({ state, placement, schedulers }: Coordinator, clock: Clo
     async preview({ spec }) {
       const changes = diffApps(state.snapshot.get('app', spec.name)?.spec ?? null, spec)
       checkSchedulers(spec, schedulers.names())
+      requireFreePorts(state, spec)
       const { plan, why } = await previewPlacement(spec, placement.nodes(), placement.desk)
       const where = new Map<string, { place: string; chosen: string; count: number }>()
       for (const { instance, node, request, chosenBy } of plan.assignments) {
@@ -150,15 +155,21 @@ function appOperations({ state, placement, schedulers }: Coordinator, clock: Clo
         ]),
         placement: [
           ...[...where.values()].map(({ place, chosen, count }) => `${count === 1 ? place : `${place} (${count})`}${chosen}`),
-          ...plan.refusals.map((refusal) => `${refusal.instance} waits: ${renderExplanation(refusal.explanation)}`),
+          ...plan.refusals.map(({ instance, explanation }) => {
+            const remedy = remedyOf(explanation)
+            return `${instance} waits: ${renderExplanation(explanation)}${remedy === null ? '' : ` → ${remedy}`}`
+          }),
         ],
         warnings: [],
       }
     },
     async rollback(name, revision, actor) {
-      const outcome = await commitPrepared(state, () =>
-        rollbackApp(state, { name, by: actor, ...(revision === null ? {} : { toRevision: revision }) }, clock.now()),
-      )
+      const outcome = await commitPrepared(state, () => {
+        const app = state.snapshot.get('app', name)
+        const target = revision === null ? app?.history[0] : app?.history.find((earlier) => earlier.revision === revision)
+        if (target) requireFreePorts(state, target.spec)
+        return rollbackApp(state, { name, by: actor, ...(revision === null ? {} : { toRevision: revision }) }, clock.now())
+      })
       return { revision: outcome.revision, changed: outcome.kind !== 'unchanged' }
     },
     remove: async (name, actor) => void (await commitPrepared(state, () => removeApp(state, { name, by: actor }))),
@@ -168,6 +179,12 @@ function appOperations({ state, placement, schedulers }: Coordinator, clock: Clo
       await commitPrepared(state, () => scaleService(state, { app, service: name, count: replicas, by: actor }))
     },
   }
+}
+
+/** Throws InputError with each port that another app publishes already. */
+function requireFreePorts(state: State, spec: AppSpec): void {
+  const faults = checkForeignPorts(spec, state.snapshot.all('app').values())
+  if (faults.length > 0) throw new InputError('Another app publishes the same port.', faults)
 }
 
 /** Commits; a loop that touched the same object meanwhile makes it prepare again, a few times. */

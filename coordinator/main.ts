@@ -4,7 +4,6 @@
  * of the coordinator that constructs the real world for the command line; daemon.ts does it for the coordinator.
  */
 import { VERSION } from '../shared/version.ts'
-import { readAppFile } from './cli/read-app-file.ts'
 import { runCli } from './cli/run-cli.ts'
 import { systemIo } from './cli/system-io.ts'
 
@@ -27,8 +26,8 @@ process.exitCode = await runCli(
   process.argv.slice(2),
   systemIo({
     signal: interrupted.signal,
-    readApp: readAppFile,
-    // Loaded when asked for: other verbs answer faster without it.
+    // Loaded when asked for: other verbs answer faster without them.
+    readApp: async (request) => (await import('./cli/read-app-file.ts')).readAppFile(request),
     runCoordinator: async (argv) => (await import('./daemon.ts')).runCoordinator(argv, interrupted.signal),
   }),
   VERSION,

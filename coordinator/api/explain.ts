@@ -4,6 +4,7 @@ import type { ServiceSpec } from '../../shared/model/app.ts'
 import { type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import type { Reason } from '../../shared/plan.ts'
 import type { Standing } from '../forecast/contest.ts'
+import { checkForeignPorts } from '../apps/check-foreign-ports.ts'
 import type { AppRecord, InstanceRecord } from '../state/objects.ts'
 import type { ApiDeps } from './deps.ts'
 import type { ExplanationView, ForecastView, JobView, ServiceView } from './schemas.ts'
@@ -50,6 +51,8 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
       `Update from revision ${rollout.fromRevision} to ${rollout.toRevision} is ${rollout.phase}. ${rollout.message}`.trim(),
     )
   }
+  for (const { path, message, hint } of checkForeignPorts(app.spec, state.snapshot.all('app').values()))
+    if (app.spec.services[Number(path.split('/')[3])] === spec) say('port-taken', `Its ${message}: ${hint}.`)
   for (const name of servicesBefore(world, app, spec))
     say('depends-on', `It starts after ${serviceId(app.name, name)}, which is not ready.`)
   if (spec.placement.scheduler !== undefined) say('scheduler', describeScheduler(deps, spec.placement.scheduler, id))

@@ -1,7 +1,9 @@
 /** Instances: list, look, explain, logs. */
 import { z } from '@hono/zod-openapi'
 import { NotFoundError, UnavailableError, messageOf } from '../../shared/errors.ts'
+import type { Reason } from '../../shared/plan.ts'
 import type { InstanceRecord } from '../state/objects.ts'
+import type { State } from '../state/state.ts'
 import type { ApiDeps, LogLine } from './deps.ts'
 import type { Endpoints } from './endpoint.ts'
 import { explainInstance } from './explain.ts'
@@ -12,6 +14,17 @@ import { worldOf } from './world.ts'
 
 const instancePath = z.strictObject({ instance: z.string().max(200) })
 const PHASE = z.enum(['pending', 'placed', 'pulling', 'starting', 'warming', 'ready', 'draining', 'stopped', 'failed', 'lost'])
+
+/** So many events are looked through for the placement of one instance; ids that begin alike come among them. */
+const LOOKED_THROUGH = 50
+
+/** Why it was placed where it is, as it was told then; null while it waits, or when that event is kept no more. */
+async function whyHere(state: State, { id, nodeId }: InstanceRecord): Promise<Reason | null> {
+  if (nodeId === null) return null
+  const events = await state.events({ type: 'instance.placed', subjectPrefix: id, limit: LOOKED_THROUGH })
+  const placed = events.findLast(({ subject }) => subject === id)
+  return placed === undefined ? null : { subject: id, code: 'placed', text: `${placed.message}.` }
+}
 
 export function addInstanceRoutes({ add }: Endpoints, deps: ApiDeps): void {
   const { state, observed, hub } = deps
@@ -79,7 +92,12 @@ export function addInstanceRoutes({ add }: Endpoints, deps: ApiDeps): void {
       params: instancePath,
       returns: explanationView,
     },
-    ({ params }) => explainInstance(deps, instanceOf(params.instance)),
+    async ({ params }) => {
+      const record = instanceOf(params.instance)
+      const explained = explainInstance(deps, record)
+      const why = await whyHere(state, record)
+      return why === null ? explained : { ...explained, reasons: [why, ...explained.reasons] }
+    },
   )
 
   add(

@@ -4,7 +4,32 @@ import { aContainerSpec, anAppSpec, aScale, aServiceSpec, aUnitSpec } from '../.
 import { checkAppSpec } from './check-app-spec.ts'
 import { describeApp, diffApps, formatReservation } from './dry-run.ts'
 
+const NOW = Date.UTC(2026, 10, 29, 20, 0)
+
 describe('describing an app', () => {
+  it('tells when a job runs and what must complete, the bounds that change by the clock, and the objective', () => {
+    const cron = { at: '30 2 * * *', timeZone: 'Europe/Berlin', overlap: 'skip' } as const
+    const job = { completions: 3, parallelism: 2, retries: 1, deadlineMs: null }
+    const schedules = [{ at: '0 8 * * 1-5', timeZone: 'UTC', min: 3, max: 9 }]
+    const app = anAppSpec({
+      services: [
+        aServiceSpec({ name: 'report', replicas: 3, job: { ...job, cron } }),
+        aServiceSpec({ name: 'migrate', replicas: 3, job }),
+        aServiceSpec({ scale: { ...aScale({ min: 1, max: 9 }), schedules, objective: { latencyP95Ms: 200 } } }),
+      ],
+    })
+    expect(describeApp(app, NOW)).toMatchObject([
+      { count: 'job, 3', runs: 'at "30 2 * * *" Europe/Berlin, next 2026-11-30T01:30Z', scale: '' },
+      { count: 'job, 3', runs: 'once' },
+      { count: '1–9', runs: '', scale: 'custom 60–80 %, p95 ≤ 200 ms', schedules: ['3–9 at "0 8 * * 1-5" UTC'] },
+    ])
+    expect(diffApps(null, app).map(({ message }) => message)).toEqual([
+      '3 × shop/web:1 will run to their end, at "30 2 * * *" Europe/Berlin',
+      '3 × shop/web:1 will run to their end, once',
+      '1–9 × shop/web:1 will be started; by custom 60–80 %, p95 ≤ 200 ms; 3–9 at "0 8 * * 1-5" UTC',
+    ])
+  })
+
   it('gives one row per service', () => {
     const published = [{ port: 8080, containerPort: 80, protocol: 'http', mode: 'ingress' }] as const
     const service = aServiceSpec({
@@ -19,7 +44,7 @@ describe('describing an app', () => {
       published,
       dependsOn: [{ service: 'db', condition: 'healthy', required: true }],
     })
-    const [row] = describeApp(anAppSpec({ services: [service] }))
+    const [row] = describeApp(anAppSpec({ services: [service] }), NOW)
     expect(row).toMatchObject({
       count: '1–40',
       ports: ['8080→80/http', '90/tcp'],
@@ -29,7 +54,7 @@ describe('describing an app', () => {
     })
     expect(row && formatReservation(row)).toBe('0.1 CPU, 64 MiB')
     const tcp = aServiceSpec({ unit: aUnitSpec({ ports: [{ containerPort: 5432, protocol: 'tcp' }] }) })
-    expect(describeApp(anAppSpec({ services: [tcp] }))[0]?.access).toBe('no keys (not http)')
+    expect(describeApp(anAppSpec({ services: [tcp] }), NOW)[0]?.access).toBe('no keys (not http)')
   })
 })
 

@@ -1,6 +1,7 @@
 /** What an app is, and what a new version of it would change, as data for tables and `-o json`. No secret is in it. Pure. */
 import { canonicalJson } from '../../shared/canonical.ts'
-import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
+import { nextMatch } from '../../shared/calendar.ts'
+import type { AppSpec, JobRules, ServiceSpec } from '../../shared/model/app.ts'
 import type { LoadSource } from '../../shared/model/unit.ts'
 import { formatBytes } from '../../shared/units.ts'
 
@@ -9,7 +10,7 @@ export interface AppRow {
   /** The main image (or the command of a process). */
   readonly image: string
   readonly sidecars: readonly string[]
-  /** `3`, `1–40`, `1 per node`. */
+  /** `3`, `1–40`, `1 per node`; of a job how many must complete: `job, 3`. */
   readonly count: string
   readonly cpuMillis: number
   readonly memoryBytes: number
@@ -17,25 +18,31 @@ export interface AppRow {
   readonly ports: readonly string[]
   /** `public`, `any key`, who may call, or `no keys (not http)` where nothing can be asked for. */
   readonly access: string
-  /** What it scales by and between; '' when it does not. */
+  /** What it scales by and between, and its objective; '' when it does not. */
   readonly scale: string
+  /** When its bounds change: `3–9 at "0 8 * * 1-5" Europe/Berlin`. */
+  readonly schedules: readonly string[]
+  /** When a job runs, the next time with it; '' for what goes on running. */
+  readonly runs: string
   readonly dependsOn: readonly string[]
 }
 
 /** One row per service, in file order. */
-export function describeApp(app: AppSpec): AppRow[] {
+export function describeApp(app: AppSpec, nowMs: number): AppRow[] {
   return app.services.map((service) => {
     const [main, ...sidecars] = service.unit.containers
     return {
       service: service.name,
       image: main === undefined ? '' : main.image || (main.command ?? []).join(' '),
       sidecars: sidecars.map((sidecar) => sidecar.name),
-      count: countOf(service),
+      count: service.job === undefined ? countOf(service) : `job, ${completionsOf(service, service.job)}`,
       cpuMillis: service.unit.reservations.cpuMillis,
       memoryBytes: service.unit.reservations.memoryBytes,
       ports: portsOf(service),
       access: accessOf(service),
       scale: scaleOf(service),
+      schedules: schedulesOf(service),
+      runs: service.job === undefined ? '' : runsOf(service.job, nowMs),
       dependsOn: service.dependsOn.map((dependency) =>
         dependency.condition === 'started' ? dependency.service : `${dependency.service} (${dependency.condition})`,
       ),
@@ -68,7 +75,7 @@ export function diffApps(before: AppSpec | null, after: AppSpec): AppChange[] {
       changes.push({
         service: service.name,
         kind: 'create',
-        message: `${countOf(service)} × ${service.unit.containers[0]?.image || 'process'} will be started`,
+        message: creationOf(service),
         fields: [],
       })
     else {
@@ -79,6 +86,14 @@ export function diffApps(before: AppSpec | null, after: AppSpec): AppChange[] {
   for (const service of old.values())
     changes.push({ service: service.name, kind: 'remove', message: 'its instances will be stopped', fields: [] })
   return changes
+}
+
+function creationOf(service: ServiceSpec): string {
+  const what = service.unit.containers[0]?.image || 'process'
+  if (service.job !== undefined)
+    return `${completionsOf(service, service.job)} × ${what} will run to their end, ${runsOf(service.job, null)}`
+  const scale = [scaleOf(service), ...schedulesOf(service)].filter((text) => text !== '')
+  return `${countOf(service)} × ${what} will be started${scale.length === 0 ? '' : `; by ${scale.join('; ')}`}`
 }
 
 function changeOf(before: ServiceSpec, after: ServiceSpec): AppChange | null {
@@ -140,6 +155,21 @@ function countOf(service: ServiceSpec): string {
   return service.scale.min === service.scale.max ? String(service.scale.min) : `${service.scale.min}–${service.scale.max}`
 }
 
+function completionsOf(service: ServiceSpec, { completions }: JobRules): string {
+  return service.mode === 'global' ? '1 per node' : String(completions)
+}
+
+/** `nowMs`: the next time is told too. */
+function runsOf({ cron }: JobRules, nowMs: number | null): string {
+  if (cron === undefined) return 'once'
+  const next = nowMs === null ? null : nextMatch(cron.at, cron.timeZone, nowMs)
+  return `at "${cron.at}" ${cron.timeZone}${next === null ? '' : `, next ${new Date(next).toISOString().slice(0, 16)}Z`}`
+}
+
+function schedulesOf({ scale }: ServiceSpec): string[] {
+  return (scale?.schedules ?? []).map(({ at, timeZone, min, max }) => `${min}–${max} at "${at}" ${timeZone}`)
+}
+
 function portsOf(service: ServiceSpec): string[] {
   const published = service.published.map(
     (port) => `${port.port}→${port.containerPort}/${port.protocol}${port.mode === 'host' ? ' (host)' : ''}`,
@@ -164,7 +194,9 @@ function accessOf(service: ServiceSpec): string {
 
 function scaleOf(service: ServiceSpec): string {
   if (service.scale === null) return ''
-  return `${service.unit.load.map(loadName).join(', ')} ${service.scale.lowPercent}–${service.scale.highPercent} %`
+  const { lowPercent, highPercent, objective } = service.scale
+  const wanted = objective === undefined ? '' : `, p95 ≤ ${objective.latencyP95Ms} ms`
+  return `${service.unit.load.map(loadName).join(', ')} ${lowPercent}–${highPercent} %${wanted}`
 }
 
 function loadName(load: LoadSource): string {

@@ -75,7 +75,7 @@ describe('tables at 80 columns', () => {
   })
 
   it('ps has a row for a service that waits for another, with what it waits for', async () => {
-    const dependsOn = [{ service: 'web', condition: 'healthy', required: true, restart: false }] as const
+    const dependsOn = [{ service: 'web', condition: 'healthy', required: true }] as const
     await seedShop()
     await api.seedApp(
       anAppSpec({ name: 'late', services: [aServiceSpec({ name: 'web' }), aServiceSpec({ name: 'api', dependsOn })] }),
@@ -220,16 +220,26 @@ describe('deploying', () => {
     expect([exitCode, out]).toEqual([EXIT.ok, 'shop is at revision 1; "rubato ps shop" shows how far it is.\n'])
   })
 
-  it('up --dry-run without a configured coordinator plans on one assumed node', async () => {
+  it('up --dry-run asks the coordinator of this host as up would, though nothing but a token names it', async () => {
+    cli.env = { RUBATO_TOKEN: api.tokens.admin }
+    expect((await cli.run('up', '--dry-run', '-f', 'x.yaml')).out).toContain('1 instance on n-1')
     cli.env = {}
-    cli.fetch = () => Promise.reject(new Error('must not be asked'))
+    expect((await cli.run('up', '--dry-run', '-f', 'x.yaml')).exitCode).toBe(EXIT.unauthorized)
+  })
+
+  it('up --dry-run plans on one assumed node where nothing answers and nothing names a coordinator, or when told to', async () => {
+    cli.fetch = () => Promise.reject(new Error('no answer'))
+    expect((await cli.run('up', '--dry-run', '-f', 'x.yaml')).exitCode).toBe(EXIT.unreachable)
+    expect((await cli.run('up', '--dry-run', '--offline', '-f', 'x.yaml')).out).toContain('64 GiB (no coordinator was asked):')
+    cli.env = {}
     const { exitCode, out } = await cli.run('up', '--dry-run', '-f', 'x.yaml')
     expect(exitCode).toBe(EXIT.ok)
     expect(out).toMatchInlineSnapshot(`
-      "App shop on one assumed node of 16 CPUs and 64 GiB (no coordinator is configured):
-      SERVICE  COUNT  RESERVED         PORTS    ACCESS   AFTER  IMAGE
-      web      1      0.1 CPU, 64 MiB  80/http  any key  -      shop/web:1
-      1 instances placed
+      "App shop on one assumed node of 16 CPUs and 64 GiB (nothing answers at http://127.0.0.1:7600):
+      SERVICE  COUNT  RESERVED         PORTS    ACCESS   IMAGE
+      web      1      0.1 CPU, 64 MiB  80/http  any key  shop/web:1
+      1 instance placed
+      → To ask the cluster itself, name its coordinator with --url or RUBATO_URL.
       "
     `)
   })
@@ -338,6 +348,34 @@ describe('looking', () => {
     expect(out).toContain('key.created')
   })
 
+  it('events are wrapped, not cut: the reason stands at the end; --warnings leaves out the rest', async () => {
+    const change = api.state.change()
+    const reason = `wants 5: peak demand is 228 % of one instance, over the threshold of ${'very '.repeat(8)}many`
+    change.event({ actor: 'services', type: 'service.scaled', subject: 'shop/web', message: reason, severity: 'warning' })
+    change.event({ actor: 'operator:ann', type: 'key.created', subject: 'k-1', message: 'k-1 was made', severity: 'info' })
+    await api.state.commit(change)
+    const { out } = await cli.run('events')
+    expect(out.replaceAll(/\n +/g, ' ')).toContain(`service.scaled  shop/web  ${reason}\n`)
+    expect(out).toContain('key.created  k-1 was made (ann)')
+    for (const line of out.split('\n')) expect(line.length).toBeLessThanOrEqual(80)
+    expect((await cli.run('events', '--warnings')).out).not.toContain('key.created')
+  })
+
+  it('explain of a placed instance says why it is there', async () => {
+    await seedShop()
+    const change = api.state.change()
+    for (const id of ['shop/web/1/1', 'shop/web/1/10'])
+      change.event({
+        actor: 'placement',
+        type: 'instance.placed',
+        subject: id,
+        message: `${id} goes to n-1: spread`,
+        severity: 'info',
+      })
+    await api.state.commit(change)
+    expect((await cli.run('explain', 'shop/web/1/1')).out).toContain('  shop/web/1/1 goes to n-1: spread.\n')
+  })
+
   it('top prints once where there is no terminal', async () => {
     await seedShop()
     const { out } = await cli.run('top')
@@ -428,6 +466,12 @@ describe('nodes, keys and tokens', () => {
     expect(advised.err).toContain('| sh -s -- --url')
     // Every process of a host can read the arguments of the others.
     expect(advised.err).not.toContain('rbtj_')
+    // Over loopback nobody else can join: said with the settings that open it.
+    expect(advised.err).toMatch(
+      /warning: 127\.0\.0\.1 reaches .* this host only[\s\S]*listen: 0\.0\.0\.0:7600\n +advertiseUrls: \[https:/,
+    )
+    const elsewhere = await cli.run('token', 'join', '--url', 'https://control.example.org')
+    expect(elsewhere.err).not.toContain('warning')
     expect((await cli.run('token', 'operator', 'ci')).out).toMatch(/^rbto_\S+\n$/)
     expect((await cli.run('token', 'join', '--label', 'disk')).exitCode).toBe(EXIT.refused)
   })

@@ -1,5 +1,6 @@
 /** keys …, token …. */
 import type { KeyView } from '../api/schemas.ts'
+import { isLocal } from './connection.ts'
 import { CliError, EXIT } from './io.ts'
 import { ago, durationMs, path } from './session.ts'
 import type { AddVerb } from './verbs.ts'
@@ -84,6 +85,7 @@ export function addTokenCommands(add: AddVerb): void {
       body: { labels, ttlMs: flags.ttl === undefined ? undefined : durationMs(flags.ttl, DURATION_HINT) },
     })
     if (!session.json) session.note(joinAdvice(made.text, client.url, made.expiresAtMs))
+    if (isLocal(new URL(client.url).hostname)) session.note(localAdvice(client.url))
     session.print(made, () => [made.text])
     return EXIT.ok
   })
@@ -123,6 +125,17 @@ export function joinAdvice(token: string, url: string, expiresAtMs: number): str
         ]),
     'Where rubato-agent is there already:',
     `  rubato-agent --urls ${url} --token-file join.token`,
+  ].join('\n')
+}
+
+/** A join command with an address of loopback works on one host only. */
+function localAdvice(url: string): string {
+  const { hostname, port } = new URL(url)
+  return [
+    `warning: ${hostname} reaches the coordinator from this host only. For other hosts let it listen for them, in its file:`,
+    `  listen: 0.0.0.0:${port || '7600'}`,
+    `  advertiseUrls: [https://ADDRESS:${port || '7600'}]   # ADDRESS: of this host, as the others see it`,
+    'Start it again, then make the token with --url https://ADDRESS… (and --ca, see docs/cli.md).',
   ].join('\n')
 }
 

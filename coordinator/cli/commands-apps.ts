@@ -4,13 +4,13 @@ import { type FileFlags, readChosenApp, withAppFile } from './app-file-option.ts
 import type { AppDetail, ChangeView, InstanceView, PreviewView, ServiceView } from '../api/schemas.ts'
 import { resolveConnection } from './connection.ts'
 import { CliError, EXIT, type ReadAppResult } from './io.ts'
-import { planWithoutCoordinator } from './offline.ts'
-import { durationMs, path, type Session, serviceParts } from './session.ts'
+import { durationMs, type GlobalFlags, path, type Session, serviceParts } from './session.ts'
 import type { AddVerb } from './verbs.ts'
 import { untilGone, untilReady } from './wait-for-app.ts'
 
 interface UpFlags extends FileFlags {
   readonly dryRun?: boolean
+  readonly offline?: boolean
   readonly detach?: boolean
   readonly timeout: number
 }
@@ -18,15 +18,15 @@ interface UpFlags extends FileFlags {
 export function addAppCommands(add: AddVerb): void {
   add<UpFlags>('up', 'deploy an app file and wait until it is ready', withAppFile, (command) =>
     command
-      .option('--dry-run', 'show what would change; without a configured coordinator plan on one assumed node')
+      .option('--dry-run', 'show what would change; where no coordinator answers, plan on one assumed node')
+      .option('--offline', 'with --dry-run: ask no coordinator')
       .option('-d, --detach', 'do not wait')
       .option('--wait', 'wait until ready or rolled back (default)')
       .option('--timeout <duration>', 'how long to wait, like 90s or 10m; a bare number is seconds', seconds, 600),
   )(async (session, _args, flags, globals) => {
     const app = await readChosenApp(session, flags)
     if (!flags.dryRun) return deploy(session, app, flags)
-    const connection = await resolveConnection(session.io, globals)
-    return connection.configured ? preview(session, app) : planWithoutCoordinator(session, app)
+    return flags.offline ? planHere(session, app, null) : previewOrPlan(session, app, globals)
   })
 
   add<FileFlags>(
@@ -126,6 +126,22 @@ export function addAppCommands(add: AddVerb): void {
     }
     return flags.detach ? detached(session, answer) : untilReady(session, answer, flags.timeout)
   })
+}
+
+/** As `up` would do it: by the coordinator. Only where nothing names one and none answers here either, a plan of our own. */
+async function previewOrPlan(session: Session, app: ReadAppResult, globals: GlobalFlags): Promise<number> {
+  const { configured, url } = await resolveConnection(session.io, globals)
+  try {
+    return await preview(session, app)
+  } catch (error) {
+    if (configured || !(error instanceof CliError) || error.exitCode !== EXIT.unreachable) throw error
+    return planHere(session, app, url)
+  }
+}
+
+/** The planner is loaded when it is needed: most runs ask a coordinator. */
+async function planHere(session: Session, app: ReadAppResult, silentUrl: string | null): Promise<number> {
+  return (await import('./offline.ts')).planWithoutCoordinator(session, app, silentUrl)
 }
 
 async function preview(session: Session, app: ReadAppResult): Promise<number> {

@@ -8,14 +8,14 @@ import type { ApiClient } from './client.ts'
 import { CliError, EXIT } from './io.ts'
 import { linesOf } from './lines.ts'
 import { path, type Session, serviceParts } from './session.ts'
-import { ellipsis, printable, renderTable } from './table.ts'
+import { printable, renderTable, wrap } from './table.ts'
 import type { AddVerb } from './verbs.ts'
 import { nodeColumns } from './commands-fleet.ts'
 
 const RECONNECT_MS = 1000
 
 export function addWatchCommands(add: AddVerb): void {
-  add<{ follow?: boolean; tail: string; subject?: string; type?: string }>(
+  add<{ follow?: boolean; tail: string; subject?: string; type?: string; warnings?: boolean }>(
     'events',
     'what happened, who did it and why',
     (command) =>
@@ -23,12 +23,15 @@ export function addWatchCommands(add: AddVerb): void {
         .option('-f, --follow', 'go on as things happen')
         .option('--tail <count>', 'how many of the newest to begin with', '50')
         .option('--subject <prefix>', 'only about ids that begin so')
-        .option('--type <type>', 'only of this type, like instance.placed'),
+        .option('--type <type>', 'only of this type, like instance.placed')
+        .option('--warnings', 'only warnings and errors, among those that --tail looks at'),
   )(async (session, _args, flags) => {
     const client = await session.client()
     const filter = { subject: flags.subject, type: flags.type }
-    if (flags.follow) return followEvents(session, client, { ...filter, tail: flags.tail })
-    const { items } = await client.get<{ items: EventView[] }>('/v1/events', { ...filter, limit: flags.tail })
+    const isWanted = ({ severity }: EventView) => !flags.warnings || severity !== 'info'
+    if (flags.follow) return followEvents(session, client, { ...filter, tail: flags.tail }, isWanted)
+    const found = await client.get<{ items: EventView[] }>('/v1/events', { ...filter, limit: flags.tail })
+    const items = found.items.filter(isWanted)
     session.print(items, () => items.map((event) => eventLine(session, event)))
     return EXIT.ok
   })
@@ -165,6 +168,7 @@ async function followEvents(
   session: Session,
   client: ApiClient,
   query: { readonly subject: string | undefined; readonly type: string | undefined; readonly tail: string },
+  isWanted: (event: EventView) => boolean,
 ): Promise<number> {
   const { io } = session
   let lastSeq: number | null = null
@@ -181,7 +185,7 @@ async function followEvents(
         if (!text.startsWith('data: ')) continue
         const event = JSON.parse(text.slice('data: '.length)) as EventView
         lastSeq = event.seq
-        io.out(`${session.json ? JSON.stringify(event) : eventLine(session, event)}\n`)
+        if (isWanted(event)) io.out(`${session.json ? JSON.stringify(event) : eventLine(session, event)}\n`)
       }
       session.note('The coordinator closed the stream; connecting again.')
     } catch (error) {
@@ -198,12 +202,18 @@ async function followEvents(
   }
 }
 
+/** The event on as many lines as it needs: the reason stands at its end. An operator is named, parts of ours are not: the type tells. */
 function eventLine({ paint, io }: Session, event: EventView): string {
   const time = new Date(event.atMs).toISOString().replace('T', ' ').slice(0, 19)
   const style = event.severity === 'error' ? 'bad' : event.severity === 'warning' ? 'warn' : 'plain'
-  const plain = `${printable(event.type)}  ${printable(event.subject)}  ${printable(event.message)} (${printable(event.actor)})`
-  const room = io.columns === null ? Number.POSITIVE_INFINITY : Math.max(40, io.columns - time.length - 2)
-  return `${paint('faint', time)}  ${paint(style, ellipsis(plain, room))}`
+  const by = event.actor.startsWith('operator:') ? ` (${event.actor.slice('operator:'.length)})` : ''
+  // Many a message begins with its subject.
+  const subject = event.message.startsWith(`${event.subject} `) ? '' : `${event.subject}  `
+  const plain = printable(`${event.type}  ${subject}${event.message}${by}`)
+  const indent = ' '.repeat(time.length + 2)
+  const room = io.columns === null ? Number.POSITIVE_INFINITY : Math.max(40, io.columns - indent.length)
+  const [first = '', ...more] = wrap(plain, room)
+  return [`${paint('faint', time)}  ${paint(style, first)}`, ...more.map((line) => `${indent}${paint(style, line)}`)].join('\n')
 }
 
 interface Around {

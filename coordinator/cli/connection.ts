@@ -1,10 +1,8 @@
 /** Where the coordinator is and who we are: flag > environment > ~/.config/rubato/config.yaml > this host. */
 import { resolve } from 'node:path'
-import { parse } from 'yaml'
-import { z } from 'zod'
-import { messageOf } from '../../shared/errors.ts'
 import { type ApiClient, apiClient } from './client.ts'
 import { CliError, type CliIo, EXIT } from './io.ts'
+import type { CliConfig } from './read-cli-config.ts'
 
 const DEFAULT_URL = 'http://127.0.0.1:7600'
 
@@ -21,13 +19,6 @@ export interface Connection {
   readonly token: string | null
   readonly caPem: string | null
 }
-
-const configSchema = z.strictObject({
-  url: z.string().optional(),
-  token: z.string().optional(),
-  tokenFile: z.string().optional(),
-  ca: z.string().optional(),
-})
 
 /** Throws `CliError` (2) naming the file or flag that cannot be used. */
 export async function resolveConnection(io: CliIo, flags: ConnectionFlags): Promise<Connection> {
@@ -63,29 +54,18 @@ export function clientOf(io: CliIo, { url, token, caPem }: Connection): ApiClien
   return apiClient({ url, token, fetch: io.fetchWith(caPem), signal: io.signal })
 }
 
-function isLocal(hostname: string): boolean {
+/** Whether it names this host to itself only. */
+export function isLocal(hostname: string): boolean {
   return hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d+){3}$/.test(hostname)
 }
 
-async function readConfig(io: CliIo): Promise<z.infer<typeof configSchema>> {
+async function readConfig(io: CliIo): Promise<CliConfig> {
   const path = configPath(io)
   const text = await io.readText(path)
   if (text === null) return {}
-  let parsed: unknown
-  try {
-    parsed = parse(text)
-  } catch (error) {
-    throw new CliError(EXIT.refused, `${path}: ${messageOf(error)}`)
-  }
-  const checked = configSchema.safeParse(parsed ?? {})
-  if (!checked.success) {
-    throw new CliError(
-      EXIT.refused,
-      `${path}: ${checked.error.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`).join('; ')}`,
-    )
-  }
-  if (checked.data.token !== undefined) await requirePrivate(io, path)
-  return checked.data
+  const config = (await import('./read-cli-config.ts')).parseCliConfig(text, path)
+  if (config.token !== undefined) await requirePrivate(io, path)
+  return config
 }
 
 export function configPath(io: CliIo): string {

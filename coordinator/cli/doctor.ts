@@ -1,17 +1,12 @@
-/** `rubato doctor`: what is wrong between here and a working cluster, each failing line with its next step. */
+/** `rubato doctor`: what is wrong between here and a working cluster, and in the cluster; each failing line with its next step. */
 import { messageOf } from '../../shared/errors.ts'
-import type { StatusView } from '../api/schemas.ts'
+import type { FleetStatus, InstanceView, NodeView, ServiceView, StatusView } from '../api/schemas.ts'
+import { type Check, checkCluster } from './check-cluster.ts'
+import type { ApiClient } from './client.ts'
 import { clientOf, configPath, type Connection, resolveConnection } from './connection.ts'
 import { CliError, EXIT } from './io.ts'
 import type { GlobalFlags, Session } from './session.ts'
 import type { AddVerb } from './verbs.ts'
-
-interface Check {
-  readonly name: string
-  readonly outcome: 'ok' | 'warning' | 'failed'
-  readonly text: string
-  readonly next?: string
-}
 
 const MAX_SKEW_MS = 5000
 const COORDINATOR_PORTS = [7600, 7650, 7653]
@@ -20,9 +15,11 @@ const AGENT_PORTS = [7700]
 export function addDoctor(add: AddVerb): void {
   add(
     'doctor',
-    'check the coordinator, the clock, TLS, the engine and the ports',
+    'check the coordinator, the clock, TLS, what is amiss in the cluster, the engine and the ports here',
   )(async (session, _args, _flags, globals) => {
-    const checks = [...(await checkCoordinator(session, globals)), ...(await checkHost(session))]
+    const found = await checkCoordinator(session, globals)
+    const isReached = found.some(({ name, outcome }) => name === 'token' && outcome === 'ok')
+    const checks = [...found, ...(await checkHost(session, isReached))]
     session.print(checks, () =>
       checks.flatMap(({ name, outcome, text, next }) => {
         const style = outcome === 'ok' ? 'good' : outcome === 'warning' ? 'warn' : 'bad'
@@ -42,22 +39,26 @@ async function checkCoordinator(session: Session, globals: GlobalFlags): Promise
   } catch (error) {
     return [failure('configuration', error)]
   }
-  const checks: Check[] = [
-    connection.configured
-      ? { name: 'configuration', outcome: 'ok', text: connection.url }
-      : {
-          name: 'configuration',
-          outcome: 'warning',
-          text: `nothing names a coordinator; trying ${connection.url}`,
-          next: `set RUBATO_URL, or url: in ${configPath(io)}`,
-        },
-  ]
+  const named = connection.configured ? '' : ' (nothing names one: this is the default)'
+  const checks: Check[] = []
   let status: StatusView
+  let client: ApiClient
   try {
-    status = await clientOf(io, connection).get<StatusView>('/v1/status')
+    client = clientOf(io, connection)
+    status = await client.get<StatusView>('/v1/status')
   } catch (error) {
-    return [...checks, failure('coordinator', error)]
+    const unnamed: Check = {
+      name: 'configuration',
+      outcome: 'warning',
+      text: `nothing names a coordinator; tried ${connection.url}`,
+      next: `set RUBATO_URL, or url: in ${configPath(io)}`,
+    }
+    return [
+      connection.configured ? { name: 'configuration', outcome: 'ok', text: connection.url } : unnamed,
+      failure('coordinator', error),
+    ]
   }
+  checks.push({ name: 'configuration', outcome: 'ok', text: `${connection.url}${named}` })
   checks.push({
     name: 'coordinator',
     outcome: status.frozen ? 'warning' : 'ok',
@@ -95,20 +96,37 @@ async function checkCoordinator(session: Session, globals: GlobalFlags): Promise
       next: 'make a host a node with "rubato token join", or configure a pool',
     })
   }
-  return checks
+  return [...checks, ...(await lookAtCluster(client, status.nowMs))]
 }
 
-async function checkHost({ io }: Session): Promise<readonly Check[]> {
+async function lookAtCluster(client: ApiClient, nowMs: number): Promise<readonly Check[]> {
+  try {
+    const [services, instances, nodes, fleet] = await Promise.all([
+      client.list<ServiceView>('/v1/services'),
+      client.list<InstanceView>('/v1/instances'),
+      client.list<NodeView>('/v1/nodes'),
+      client.get<FleetStatus>('/v1/fleet'),
+    ])
+    return checkCluster({ services, instances, nodes, fleet, nowMs })
+  } catch (error) {
+    return [failure('cluster', error)]
+  }
+}
+
+/** `isReached`: the cluster runs elsewhere or here already; then no engine is needed on this host. */
+async function checkHost({ io }: Session, isReached: boolean): Promise<readonly Check[]> {
   const docker = await io.probe.dockerVersion()
   const checks: Check[] = [
     docker.ok
       ? { name: 'docker', outcome: 'ok', text: docker.text }
-      : {
-          name: 'docker',
-          outcome: 'warning',
-          text: docker.text,
-          next: 'start a Docker engine, or run processes instead of containers (engine: process)',
-        },
+      : isReached
+        ? { name: 'docker', outcome: 'ok', text: `${docker.text} (needed only where an agent shall run containers)` }
+        : {
+            name: 'docker',
+            outcome: 'warning',
+            text: docker.text,
+            next: 'start a Docker engine, or run processes instead of containers (engine: process)',
+          },
   ]
   for (const port of [...COORDINATOR_PORTS, ...AGENT_PORTS]) {
     const free = await io.probe.portIsFree(port)

@@ -7,14 +7,21 @@ import { addFleetCommands, addFleetStatus, addMigrateCommand, addNodeCommands } 
 import { addHistoryCommand } from './commands-history.ts'
 import { addWatchCommands } from './commands-watch.ts'
 import { completionScript } from './completion.ts'
-import { addSimulate } from './commands-simulate.ts'
 import { addDoctor } from './doctor.ts'
 import { CliError, type CliIo, EXIT } from './io.ts'
 import { paintWith } from './table.ts'
-import { verbAdder } from './verbs.ts'
+import { type AddVerb, verbAdder } from './verbs.ts'
 
-/** All verbs, for docs and completion; actions report their exit code to `finished`. */
-export function buildProgram(io: CliIo, version: string, finished: (exitCode: number) => void): Command {
+/** The simulator is most of what there is to load; where none of these words is given, its verb needs a name only. */
+const SIMULATOR_WORDS: ReadonlySet<string> = new Set(['simulate', 'completion'])
+
+/** All verbs; actions report their exit code to `finished`. Without `addSimulate` that verb is listed, without its options. */
+export function buildProgram(
+  io: CliIo,
+  version: string,
+  finished: (exitCode: number) => void,
+  addSimulate: (add: AddVerb) => void = nameSimulate,
+): Command {
   const program = new Command('rubato')
     .description('An elastic orchestrator for containers on virtual machines.')
     .version(version, '-V, --version')
@@ -56,15 +63,21 @@ export function buildProgram(io: CliIo, version: string, finished: (exitCode: nu
   return program
 }
 
+function nameSimulate(add: AddVerb): void {
+  add('simulate', 'replay a demand series against scaling policies, machines and prices')(async () => EXIT.refused)
+}
+
 /** Runs one command line (without the program's name). Resolves with the exit code; never rejects. */
 export async function runCli(argv: readonly string[], io: CliIo, version = '0.1.0'): Promise<number> {
   let exitCode: number = EXIT.ok
-  const program = buildProgram(io, version, (code) => {
-    exitCode = code
-  })
   try {
     // `coordinator` has options of its own, some of the same name as ours.
     if (argv[0] === 'coordinator') return await io.runCoordinator(argv.slice(1))
+    const simulator = argv.some((word) => SIMULATOR_WORDS.has(word)) ? await import('./commands-simulate.ts') : null
+    const finished = (code: number) => {
+      exitCode = code
+    }
+    const program = buildProgram(io, version, finished, simulator?.addSimulate)
     await program.parseAsync(argv.length === 0 ? ['--help'] : [...argv], { from: 'user' })
     return exitCode
   } catch (error) {

@@ -3,7 +3,6 @@ import { readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { homedir } from 'node:os'
 import { request } from 'node:http'
-import { Agent, fetch as undiciFetch } from 'undici'
 import { systemClock } from '../../shared/clock.ts'
 import { messageOf } from '../../shared/errors.ts'
 import type { CliIo, Fetch, ReadAppRequest, ReadAppResult } from './io.ts'
@@ -59,15 +58,13 @@ async function orNull<T>(reading: Promise<T>): Promise<T | null> {
 
 /** One agent per authority: connections are kept, nothing but that authority is trusted. Streams may be silent for long. */
 function fetchWith(caPem: string | null): Fetch {
-  const dispatcher = new Agent({
-    bodyTimeout: 0,
-    headersTimeout: 120_000,
-    connect: { timeout: CONNECT_TIMEOUT_MS, ...(caPem === null ? {} : { ca: caPem }) },
+  // Loaded for verbs that ask a coordinator: not all do.
+  const opened = import('undici').then(({ Agent, fetch }) => {
+    const connect = { timeout: CONNECT_TIMEOUT_MS, ...(caPem === null ? {} : { ca: caPem }) }
+    const dispatcher = new Agent({ bodyTimeout: 0, headersTimeout: 120_000, connect })
+    return (url: string, init?: RequestInit) => fetch(url, { ...(init as object), dispatcher } as Parameters<typeof fetch>[1])
   })
-  return async (url, init) => {
-    const response = await undiciFetch(url, { ...(init as object), dispatcher } as Parameters<typeof undiciFetch>[1])
-    return response as unknown as Response
-  }
+  return async (url, init) => (await (await opened)(url, init)) as unknown as Response
 }
 
 function dockerVersion(): Promise<{ ok: boolean; text: string }> {

@@ -106,6 +106,22 @@ export function ellipsis(text: string, width: number): string {
   return width <= 1 ? '…'.slice(0, width) : `${characters.slice(0, width - 1).join('')}…`
 }
 
+/** `text` in lines of at most `width` characters, broken between words where that can be. */
+export function wrap(text: string, width: number): readonly string[] {
+  const lines: string[] = []
+  let line = ''
+  for (const word of text.split(/(?<= )(?=[^ ])/)) {
+    if (lengthOf(line) + lengthOf(word.trimEnd()) > width && line !== '') {
+      lines.push(line.trimEnd())
+      line = ''
+    }
+    line += word
+    for (; lengthOf(line.trimEnd()) > width; line = [...line].slice(width).join(''))
+      lines.push([...line].slice(0, width).join(''))
+  }
+  return line.trimEnd() === '' ? lines : [...lines, line.trimEnd()]
+}
+
 /** Without control characters, line breaks and direction overrides. */
 export function printable(text: string): string {
   return text.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]+/g, ' ').trimEnd()

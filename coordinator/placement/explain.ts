@@ -38,6 +38,12 @@ export function renderExplanation(explanation: Explanation): string {
   return note === undefined ? base : `${base}; ${note}`
 }
 
+/** What an operator can do where no machine of this kind will ever help; null where waiting or buying may. */
+export function remedyOf({ rejected }: Explanation): string | null {
+  if (rejected.length === 0 || rejected.some(({ label }) => label !== 'without runtime docker')) return null
+  return 'start Docker on a node, or run it as a process ("x-rubato: { runtime: process }")'
+}
+
 /**
  * Equal for explanations that name the same filters, whatever their counts: an event is worth it only when this changes. What a
  * custom scheduler gives as its reasons may change with every answer, so only its name counts.
