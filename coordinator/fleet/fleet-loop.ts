@@ -7,6 +7,7 @@
  * machine overdue (fault row 37).
  */
 import type { Clock } from '../../shared/clock.ts'
+import { ConflictError, NotFoundError } from '../../shared/errors.ts'
 import type { Ids } from '../../shared/ids.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
@@ -115,7 +116,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   let reapMemory: ReapMemory = EMPTY_REAP_MEMORY
   let nextListAtMs = 0
   const downTimer = createDownTimer(config.downIntervalMs, startWallMs)
-  let lastUpAtMs = startWallMs
+  const reclaimedAtMs = new Map<string, number>()
   /** Monotonic. */
   let nextPlanAtMs = 0
   const buyHold = createBuyHold<InstanceId>(config.buyHoldMs)
@@ -160,7 +161,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     ghosts: () => ghosts().map(({ request }) => request),
     refusals: () => deps.placement.refusals(),
     blocked: () => blocked,
-    lastUpAtMs: () => lastUpAtMs,
+    reclaimedAtMs: () => reclaimedAtMs,
     nowMs,
     note: (part, why) => void reasons.set(part, why),
   })
@@ -291,13 +292,10 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       } else if (action.kind === 'cancel') {
         await terminateMachine(deps, action.machineId, { reason: action.reason, by: 'fleet', nowMs: nowMs() })
       } else {
-        lastUpAtMs = nowMs()
-        await uncordonNode(steady, action.nodeId, 'fleet', `${action.instances.length} instances need it`)
-        buyHold.forget()
+        await reclaim(action)
       }
     }
     if (buys.length > 0) {
-      lastUpAtMs = nowMs()
       for (const [instance, machine] of await records.buy(buys)) held.set(instance, machine)
     }
     const delayMs = earliest(youngMs, trials.wakeAtMs === null ? null : trials.wakeAtMs - startedMs)
@@ -312,6 +310,20 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       if (answer) answers.set(group, { ...answer, others: 'open' })
     }
     return answers
+  }
+
+  /** One that cannot be taken back after all (its machine is being deleted by now) must not keep the rest of the plan from being done. */
+  const reclaim = async ({ nodeId, instances }: Extract<CapacityAction, { kind: 'reclaim' }>) => {
+    try {
+      await uncordonNode(steady, nodeId, 'fleet', `${instances.length} instances need it`)
+    } catch (error) {
+      if (!(error instanceof ConflictError || error instanceof NotFoundError)) throw error
+      logger.info('a node could not be taken back', { nodeId, reason: error.message })
+      return
+    }
+    const pool = state.snapshot.get('node', nodeId)?.pool
+    if (pool) reclaimedAtMs.set(pool, nowMs())
+    buyHold.forget()
   }
 
   /** A node just taken back must get the chance to serve before anything is bought: see `BuyHold`. */
@@ -352,7 +364,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     const before = budgetReached
     budgetReached = plan.budgetReached
     if (before !== null || budgetReached === null) return
-    const count = [...plan.blocked.values()].filter((text) => text.includes('over the budget')).length
+    const count = plan.unaffordable
     logger.warn('budget reached, nothing is bought', { reason: budgetReached, instances: count })
     const message = `${count} instance${count === 1 ? ' waits' : 's wait'}: ${budgetReached}`
     const event = { actor: 'fleet', type: 'fleet.budget-reached', subject: 'fleet', message, severity: 'warning' } as const
@@ -419,8 +431,9 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     machineLeadMs(pool) {
       if (pool !== undefined) return leadOf(leads(), pool).joinP90Ms
       if (longestLeadMs === undefined)
-        longestLeadMs = pools().reduce<number | null>((longest, { name, max }) => {
-          const joinP90Ms = max > 0 ? leadOf(leads(), name).joinP90Ms : null
+        longestLeadMs = pools().reduce<number | null>((longest, { name, max, provider }) => {
+          // One that nothing can be bought from stretches no horizon. A full pool counts: what is expected keeps its room there.
+          const joinP90Ms = max > 0 && deps.providers.has(provider) ? leadOf(leads(), name).joinP90Ms : null
           return joinP90Ms === null ? longest : Math.max(longest ?? 0, joinP90Ms)
         }, null)
       return longestLeadMs

@@ -18,11 +18,11 @@ import { isRoutable, type Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import type { FleetRecords } from './fleet-records.ts'
-import { isComing } from './machine-states.ts'
 import { drainNode } from './node-actions.ts'
 import { budgetOf } from './plan-budget.ts'
 import { type Hold, holdOf } from './pace.ts'
 import { planConsolidation } from './plan-consolidation.ts'
+import { type Holds, planHolds } from './plan-holds.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { planRebalance } from './plan-rebalance.ts'
 
@@ -42,8 +42,8 @@ export interface GiveBackDeps {
   refusals(): readonly Refusal[]
   /** Instances that nothing can be bought for. */
   blocked(): ReadonlyMap<InstanceId, string>
-  /** When capacity was last added. */
-  lastUpAtMs(): number
+  /** When nodes of a pool were last taken back. */
+  reclaimedAtMs(): ReadonlyMap<string, number>
   /** Steady time. */
   nowMs(): number
   note(part: string, reasons: readonly Reason[]): void
@@ -62,7 +62,11 @@ const UPDATING: ReadonlySet<string> = new Set(['progressing', 'monitoring', 'rol
 
 export function createGiveBack(deps: GiveBackDeps): GiveBack {
   const { state, observed, config, nowMs } = deps
-  const livenessOf = (id: NodeId) => observed.node(id)?.liveness ?? 'unknown'
+  const startedAtMs = nowMs()
+  const isSilent = (id: NodeId) => {
+    const liveness = observed.node(id)?.liveness ?? 'unknown'
+    return liveness === 'unknown' || liveness === 'suspect'
+  }
   const machineOf = (id: NodeId) => {
     const machineId = state.snapshot.get('node', id)?.machineId
     return machineId ? state.snapshot.get('machine', machineId) : undefined
@@ -72,7 +76,8 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   let moved: readonly { readonly atMs: number; readonly copyOf: InstanceId }[] = []
 
   const consolidate = async () => {
-    const hold = holdReason()
+    const holds = holdsNow()
+    const hold = holdOfAll(holds)
     if (hold?.always) {
       deps.note('consolidation', [{ subject: 'fleet', code: 'holds', text: hold.text }])
       return null
@@ -86,8 +91,8 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
       leads: deps.leads(),
     })
     const overBudget =
-      budget.limitUsd !== null && budget.projectedUsd > budget.limitUsd
-        ? `this month comes to $${budget.projectedUsd.toFixed(2)}, over $${budget.limitUsd.toFixed(2)}`
+      budget.limitUsd !== null && budget.certainUsd > budget.limitUsd
+        ? `this month comes to $${budget.certainUsd.toFixed(2)} at least, over $${budget.limitUsd.toFixed(2)}`
         : null
     const plan = planConsolidation(
       {
@@ -98,8 +103,9 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         machines,
         pools: deps.pools(),
         hold: hold?.text ?? null,
+        heldOf: (node) => heldOf(node, holds),
         overBudget,
-        ghosts: [...deps.ghosts(), ...leavingRequests()],
+        ghosts: [...deps.ghosts(), ...soonRequests(holds), ...leavingRequests()],
         room: Math.max(1, config.maxParallelDrains - leavingCount()),
         tried,
         minNodeAgeMs: config.minNodeAgeMs,
@@ -122,12 +128,13 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   const rebalance = async () => {
     if (config.rebalanceMovesPerHour === 0) return null
     moved = moved.filter(({ atMs }) => nowMs() - atMs < HOUR_MS)
+    const holds = holdsNow()
     const plan = planRebalance(
       {
         nodes: deps.nodes(),
         joinedAtMsOf: (id) => state.snapshot.get('node', id)?.joinedAtMs ?? 0,
-        movableOn,
-        hold: movingNow() ?? holdReason()?.text ?? null,
+        movableOn: (id) => movableOn(id).filter(({ service }) => !holds.services.has(service)),
+        hold: movingNow() ?? holdOfAll(holds)?.text ?? null,
         movedAtMs: moved.map(({ atMs }) => atMs),
         config,
       },
@@ -191,25 +198,70 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     return kept
   }
 
-  const holdReason = (): Hold | null => {
-    // What fits on no node and on nothing that can be bought must not keep idle machines alive for ever.
-    const hopeless = new Set(deps.blocked().keys())
-    for (const refusal of deps.refusals()) if (refusal.request.global) hopeless.add(refusal.instance)
-    const services = [...state.snapshot.all('service').values()]
-    const isSilent = (id: NodeId) => livenessOf(id) === 'unknown' || livenessOf(id) === 'suspect'
-    return holdOf(
+  /** What fits on no node and on nothing that can be bought must not keep idle machines alive for ever. */
+  const hopeless = (): ReadonlySet<InstanceId> => {
+    const found = new Set(deps.blocked().keys())
+    for (const refusal of deps.refusals()) if (refusal.request.global) found.add(refusal.instance)
+    return found
+  }
+
+  const holdsNow = (): Holds => {
+    const without = hopeless()
+    return planHolds(
       {
-        frozen: observed.frozen?.reason ?? null,
-        leaving: leavingCount(),
-        silent: [...state.snapshot.all('node').values()].find(({ id }) => isSilent(id))?.id ?? null,
-        coming: deps.machines().find(isComing)?.id ?? null,
-        waiting: services.find(({ pending }) => pending.some((instance) => !hopeless.has(instance.id)))?.id ?? null,
-        updating: services.find(({ rollout }) => UPDATING.has(rollout?.phase ?? ''))?.id ?? null,
-        lastUpAtMs: deps.lastUpAtMs(),
-        config,
+        nodes: [...state.snapshot.all('node').keys()].map((id) => ({ id, isSilent: isSilent(id) })),
+        services: [...state.snapshot.all('service').values()].map(({ id, pending, rollout }) => ({
+          id,
+          isUpdating: UPDATING.has(rollout?.phase ?? ''),
+          waiting: pending.filter((instance) => !without.has(instance.id)).length,
+        })),
+        machines: deps.machines(),
+        reclaimedAtMs: deps.reclaimedAtMs(),
+        downIntervalMs: config.downIntervalMs,
       },
       nowMs(),
     )
+  }
+
+  /** Against everything at once. */
+  const holdOfAll = ({ manySilent, manyWaiting }: Holds): Hold | null =>
+    manySilent !== null
+      ? { text: manySilent, always: true }
+      : holdOf(
+          {
+            frozen: observed.frozen?.reason ?? null,
+            leaving: leavingCount(),
+            silent: null,
+            coming: null,
+            waiting: manyWaiting,
+            updating: null,
+            lastUpAtMs: startedAtMs,
+            config,
+          },
+          nowMs(),
+        )
+
+  const heldOf = (node: PlacementNode, { pools, services }: Holds): string | null => {
+    const pool = node.pool === null ? undefined : pools.get(node.pool)
+    if (pool !== undefined) return pool
+    for (const service of node.services.keys()) {
+      const why = services.get(service)
+      if (why !== undefined) return why
+    }
+    return null
+  }
+
+  /** What may need a place in a moment: what waits for one, and what runs on nodes that are silent. */
+  const soonRequests = ({ silent, services }: Holds): readonly PlacementRequest[] => {
+    const without = hopeless()
+    const waiting = [...services.keys()].flatMap((id) => state.snapshot.get('service', id)?.pending ?? [])
+    return [
+      ...waiting.flatMap((record) => {
+        const request = without.has(record.id) ? null : requestOfRecord(record, state.snapshot, deps.chargeOf)
+        return request && !request.global ? [request] : []
+      }),
+      ...silent.flatMap(requestsOn).filter((request) => !request.global),
+    ]
   }
 
   return { consolidate, rebalance }

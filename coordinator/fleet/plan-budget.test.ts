@@ -69,6 +69,19 @@ describe('budget', () => {
     expect(budget(lives.slice(1), [pool()]).costUsdOf(pool())).toBe(1)
   })
 
+  it('what is certain to be spent has no statistic in it: learned lives move the projection alone', () => {
+    const long = Array.from({ length: 5 }, (_, index) =>
+      machine(`m-${index}`, { phase: 'gone', requestedAtMs: NOW - 300 * HOUR, goneAtMs: NOW }),
+    )
+    const alive = machine('m-9')
+    const before = budget([alive], [pool()])
+    const after = budget([alive, ...long], [pool()])
+    const spentOnLong = after.spentUsd - before.spentUsd
+    expect(after.projectedUsd - before.projectedUsd - spentOnLong).toBeGreaterThan(200)
+    expect(after.certainUsd).toBeCloseTo(before.certainUsd + spentOnLong)
+    expect(budget([alive], [pool({ min: 2 })]).certainUsd).toBeCloseTo(10 + 2 * 264)
+  })
+
   it('keeps a limit per pool apart from the others', () => {
     const other = machine('m-2', { pool: 'big', priceUsdPerHour: 100 })
     const input = { machines: [machine('m-1'), other], pools: [pool(), pool({ name: 'big' })], limitUsd: null, nowMs: NOW }

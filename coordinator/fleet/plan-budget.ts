@@ -24,6 +24,8 @@ export interface BudgetState {
   readonly spentUsd: number
   /** Spent and committed until the month ends, if nothing more is bought. */
   readonly projectedUsd: number
+  /** Spent, and what will be whatever is given back from now on: minimum and static machines to the month's end. No statistic is in it. */
+  readonly certainUsd: number
   readonly limitUsd: number | null
   /** What the projection grows by with one more machine of a pool. */
   readonly costUsdOf: (pool: Pool) => number
@@ -38,24 +40,32 @@ export function budgetOf(input: BudgetInput): BudgetState {
   const spentUsd = machines.reduce((sum, machine) => sum + spentOn(machine, byName.get(machine.pool), month.startMs, nowMs), 0)
 
   let committedUsd = 0
+  let certainUsd = spentUsd
   const minimumLeft = new Map(pools.map((pool) => [pool.name, pool.min]))
   for (const machine of machines.filter(isAlive).sort(byAge)) {
     const pool = byName.get(machine.pool)
     const left = minimumLeft.get(machine.pool) ?? 0
     if (left > 0) minimumLeft.set(machine.pool, left - 1)
-    if (left > 0 || pool?.static) committedUsd += machine.priceUsdPerHour * hoursLeft
-    else {
+    if (left > 0 || pool?.static) {
+      committedUsd += machine.priceUsdPerHour * hoursLeft
+      certainUsd += machine.priceUsdPerHour * hoursLeft
+    } else {
       // Once its expected life is over a machine is bound to nothing more: it can be given back at any time.
       const aliveHours = billedHours(Math.max(0, nowMs - machine.requestedAtMs), pool)
       const lifeHours = commitmentHours(machine.pool, leads)
       committedUsd += machine.priceUsdPerHour * Math.min(hoursLeft, Math.max(0, lifeHours - aliveHours))
     }
   }
-  for (const pool of pools) committedUsd += (minimumLeft.get(pool.name) ?? 0) * pool.priceUsdPerHour * hoursLeft
+  for (const pool of pools) {
+    const missingUsd = (minimumLeft.get(pool.name) ?? 0) * pool.priceUsdPerHour * hoursLeft
+    committedUsd += missingUsd
+    certainUsd += missingUsd
+  }
 
   return {
     spentUsd,
     projectedUsd: spentUsd + committedUsd,
+    certainUsd,
     limitUsd,
     costUsdOf: (pool) =>
       pool.priceUsdPerHour * (pool.static ? hoursLeft : Math.min(Math.max(1, hoursLeft), commitmentHours(pool.name, leads))),

@@ -70,6 +70,8 @@ export interface CapacityPlan extends Plan<CapacityAction> {
   readonly blocked: ReadonlyMap<InstanceId, string>
   /** Set when only the budget stands in the way: the sentence with the sum. */
   readonly budgetReached: string | null
+  /** How many instances only the budget stands in the way of. */
+  readonly unaffordable: number
 }
 
 /** Below every priority that a service can have. */
@@ -167,6 +169,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
 
   // What is left, and why.
   let budgetReached: string | null = null
+  let unaffordable = 0
   if (solution.left.length > 0 && solution.picks.length < room) {
     const limits = { counts: countsAfter(counts, solution), budget: null, room }
     const unlimited = cheapestPacking(solution.left, offered, limits)
@@ -182,7 +185,9 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
           kind.pool,
           solution.picks.map((pick) => pick.kind.pool),
         ) ?? `pool ${kind.pool.name}: budget reached`
-      if (requests.some((request) => !ghosts.has(request.id))) budgetReached ??= text
+      const real = requests.filter((request) => !ghosts.has(request.id))
+      unaffordable += real.length
+      if (real.length > 0) budgetReached ??= text
       for (const request of requests) say(request, text)
     }
     const perGroup = new Map<string, string>()
@@ -196,7 +201,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
 
   let wakeAtMs = slow.wakeAtMs
   for (const { untilMs } of input.cooling.values()) if (untilMs > input.nowMs) wakeAtMs = earliest(wakeAtMs, untilMs)
-  return { actions, reasons, wakeAtMs, waiting, blocked, budgetReached }
+  return { actions, reasons, wakeAtMs, waiting, blocked, budgetReached, unaffordable }
 }
 
 function reasonToBuy(pool: Pool, instances: readonly InstanceId[], ahead: string): string {

@@ -31,8 +31,10 @@ export interface ConsolidationInput {
   readonly machineOf: (nodeId: NodeId) => MachineRecord | undefined
   readonly machines: readonly MachineRecord[]
   readonly pools: readonly Pool[]
-  /** Why nothing may be given back now: something is pending, a rollout or drain is under way, nodes are silent. null: it may. */
+  /** Why nothing may be given back now. null: it may. */
   readonly hold: string | null
+  /** Why this very node is kept, budget or not; default null for all. */
+  readonly heldOf?: (node: PlacementNode) => string | null
   /** The sentence of the overrun budget, or null. */
   readonly overBudget: string | null
   /** Room that has to be left: what is expected soon, spare slots, and what still has to leave draining nodes. */
@@ -107,6 +109,11 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Con
     }
     if (node.volumes.size > 0 || input.keepsData.has(node.id)) {
       say(node.id, 'volume', `holds local volumes${node.volumes.size > 0 ? `: ${[...node.volumes.keys()].join(', ')}` : ''}`)
+      continue
+    }
+    const held = input.heldOf?.(node) ?? null
+    if (held !== null) {
+      say(node.id, 'held', held)
       continue
     }
     if (input.overBudget !== null) {

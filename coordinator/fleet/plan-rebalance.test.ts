@@ -62,6 +62,26 @@ describe('rebalancing', () => {
     expect(plan({ nodes: tainted }).reasons[0]?.code).toBe('rebalance-none')
   })
 
+  it('undoes no spreading over zones, no distance between instances of a service, and no nearness', () => {
+    const there = (id: string, used: number, zone: string, services: readonly string[]) =>
+      node(id, used, { zone, services: new Map(services.map((service) => [service, 1])) })
+    const spread = request('s/a/1/1', 20, { rules: { ...request('s/a/1/1', 20).rules, spreadOver: ['node.zone'] } })
+    const movableOn = (moving: PlacementRequest) => (id: string) => (id === 'n-1' ? [moving] : [])
+    // One instance in each zone; the empty node joins in the second.
+    const zones = (zone: string) => [there('n-1', 90, 'za', ['s/a']), there('n-2', 30, 'zb', ['s/a']), there('n-3', 0, zone, [])]
+    expect(plan({ nodes: zones('zb'), movableOn: movableOn(spread) }).actions).toEqual([])
+    expect(plan({ nodes: zones('za'), movableOn: movableOn(spread) }).actions).toHaveLength(1)
+    expect(plan({ nodes: zones('zb'), movableOn: movableOn(request('s/a/1/1', 20)) }).actions).toHaveLength(1)
+
+    const siblings = [there('n-1', 90, 'za', ['s/a']), there('n-3', 10, 'za', ['s/a'])]
+    expect(plan({ nodes: siblings, movableOn: movableOn(request('s/a/1/1', 20)) }).actions).toEqual([])
+    const beside = request('s/a/1/1', 20, { near: ['s/db'] })
+    const neighbours = [there('n-1', 90, 'za', ['s/a', 's/db']), there('n-3', 0, 'za', [])]
+    expect(plan({ nodes: neighbours, movableOn: movableOn(beside) }).actions).toEqual([])
+    const unwanted = [there('n-1', 90, 'za', ['s/a']), there('n-3', 10, 'za', ['s/loud'])]
+    expect(plan({ nodes: unwanted, movableOn: movableOn(request('s/a/1/1', 20, { avoid: ['s/loud'] })) }).actions).toEqual([])
+  })
+
   it('liveness: repeated until nothing more is worth moving, it ends within the imbalance', () => {
     const use = new Map([
       ['n-1', [20, 20, 20, 20]],

@@ -6,7 +6,8 @@
 import { compare } from '../../shared/compare.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Plan, Reason } from '../../shared/plan.ts'
-import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
+import { zoneValues } from '../placement/board.ts'
+import { DEFAULT_WEIGHTS, type PlacementNode, type PlacementRequest } from '../placement/model.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
 import { reservedUse } from './plan-consolidation.ts'
 
@@ -71,6 +72,9 @@ export function planRebalance(input: RebalanceInput, nowMs: number): Plan<Rebala
     for (const request of movable) {
       // Never past the middle: the next pass would move it back.
       if (donor.use - shareOf(request, donor.node) < target.use + shareOf(request, target.node)) continue
+      // Even use is not worth what the service asked for: its instances apart, or near to what they need.
+      const crowding = (at: PlacementNode) => crowdingOf(request, at, donor.node, input.nodes)
+      if (crowding(target.node) > crowding(donor.node)) continue
       if (planPlacement({ requests: [request], nodes: [target.node] }).assignments.length === 0) continue
       const reason = `${donor.node.id} is ${percent(donor.use)} full, ${target.node.id}, which joined, ${percent(target.use)}`
       const action: RebalanceAction = { kind: 'move', instance: request.id, from: donor.node.id, to: target.node.id, reason }
@@ -79,6 +83,24 @@ export function planRebalance(input: RebalanceInput, nowMs: number): Plan<Rebala
   }
   say('rebalance-none', `is emptier than ${fullest.node.id}, but nothing there can move`)
   return nothing()
+}
+
+/**
+ * What it costs at that node by placement's weights, without the node's use: instances of its service in the same zones and on the node,
+ * neighbours that are missing or unwanted. The instance itself, which is still where it comes from, does not count.
+ */
+function crowdingOf(request: PlacementRequest, at: PlacementNode, from: PlacementNode, nodes: readonly PlacementNode[]): number {
+  const { service, spreadOver, affinity } = DEFAULT_WEIGHTS
+  const others = (node: PlacementNode) => (node.services.get(request.service) ?? 0) - (node.id === from.id ? 1 : 0)
+  let cost = service * Math.max(0, others(at))
+  zoneValues(request, at).forEach((value, level) => {
+    let inZone = 0
+    for (const node of nodes) if (zoneValues(request, node)[level] === value) inZone += Math.max(0, others(node))
+    cost += (spreadOver / 2 ** level) * inZone
+  })
+  for (const near of request.near) if (near !== request.service && !at.services.has(near)) cost += affinity
+  for (const avoid of request.avoid) if (avoid !== request.service && at.services.has(avoid)) cost += affinity
+  return cost
 }
 
 /** Reserved share of the node's scarcest resource that the instance takes, 0–1. */

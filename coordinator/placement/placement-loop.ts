@@ -196,6 +196,10 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
         observed.onChange(({ nodes, useOnly }) => {
           if (!useOnly && nodes.size > 0) loop.poke()
         }),
+        // What is charged by measured use may fit now that did not.
+        deps.onChargeChange?.(() => {
+          if (refused.size > 0) loop.poke()
+        }) ?? (() => {}),
       ]
       loop.start()
     },
@@ -306,12 +310,12 @@ function nextChunk(
   return { size, change }
 }
 
-/** Data stays where it is when its instance is gone: the next generation of the slot has to go there (bounded). */
+/** Data stays where it is when its instance is gone: the next generation of the slot has to go there. Bounded: the lowest slots, which are wanted longest. */
 function homesWith(service: ServiceRecord, moves: Readonly<Record<string, NodeId>>, snapshot: Snapshot): Record<string, NodeId> {
   const there = Object.entries(service.homes ?? {}).filter(
     ([slot, nodeId]) => !(slot in moves) && snapshot.get('node', nodeId) !== undefined,
   )
-  return { ...Object.fromEntries(there.slice(-MAX_HOMES)), ...moves }
+  return { ...Object.fromEntries(there.slice(0, MAX_HOMES)), ...moves }
 }
 
 /** Groups name service and revision: of equal groups only what is charged can differ. */
