@@ -393,12 +393,10 @@ describe('looking', () => {
     await seedShop()
     const wrong = await cli.run('migrate', 'shop', '--to', 'nowhere')
     expect(wrong.exitCode).not.toBe(EXIT.ok)
-    expect(wrong.err).toContain('There is no pool nowhere.')
+    expect(wrong.err).toContain('There is no pool nowhere.\n→ "rubato pools" lists what there is.')
     await api.state.commit(api.state.change().put('pool', 'large', aPool({ name: 'large' })))
-    expect((await cli.run('migrate', 'shop', '--to', 'large', '--dry-run')).out).toBe(
-      '1 instances of shop would move to large.\n',
-    )
-    expect((await cli.run('migrate', 'shop', '--to', 'large')).out).toContain('1 instances of shop move to large')
+    expect((await cli.run('migrate', 'shop', '--to', 'large', '--dry-run')).out).toBe('1 instance of shop would move to large.\n')
+    expect((await cli.run('migrate', 'shop', '--to', 'large')).out).toContain('1 instance of shop moves to large')
   })
 
   it('-o json gives JSON on every list', async () => {
@@ -436,7 +434,8 @@ describe('nodes, keys and tokens', () => {
     await seedShop()
     expect((await cli.run('node', 'cordon', 'n-1')).out).toBe('n-1 is cordoned.\n')
     expect((await cli.run('node', 'uncordon', 'n-1')).exitCode).toBe(EXIT.ok)
-    expect((await cli.run('node', 'drain', 'n-1', '--deadline', '5m', '--reason', 'kernel')).exitCode).toBe(EXIT.ok)
+    const drained = await cli.run('node', 'drain', 'n-1', '--deadline', '5m', '--reason', 'kernel')
+    expect(drained.out).toMatch(/^n-1 drains\.\nIt is over by \S+Z; "rubato nodes" shows how far it is\.\n/)
     const node = api.state.snapshot.get('node', 'n-1')
     expect(node?.drain).toMatchObject({ reason: 'kernel', by: 'operator:admin', deleteMachine: true })
     expect((node?.drain?.deadlineAtMs ?? 0) - (node?.drain?.startedAtMs ?? 0)).toBe(300_000)

@@ -128,7 +128,7 @@ async function errorOf(response: Response, sent: { readonly hasToken: boolean; r
     case 401:
       return new CliError(
         EXIT.unauthorized,
-        message,
+        sent.hasToken ? message : `${sent.url} wants an operator token, and none was given.`,
         sent.hasToken
           ? 'Ask an admin for a fresh token: "rubato token operator NAME".'
           : 'Set RUBATO_TOKEN, or --token-file FILE; the first token is in admin.token in the coordinator’s state directory.',
@@ -159,8 +159,9 @@ async function errorOf(response: Response, sent: { readonly hasToken: boolean; r
 
 /** The verb that lists what the message says is not there; null where none does. */
 function whereToLook(message: string): string | null {
-  const [, noun = ''] = /^There is no (app|instance|node|key)\b/.exec(message) ?? []
-  const verb = { app: 'rubato ps -s', instance: 'rubato ps', node: 'rubato nodes', key: 'rubato keys ls' }[noun]
+  const [, noun = ''] = /^There is no (app|instance|node|key|pool)\b/.exec(message) ?? []
+  const lists = { app: 'ps -s', instance: 'ps', node: 'nodes', key: 'keys ls', pool: 'pools' } as const
+  const verb = noun in lists ? `rubato ${lists[noun as keyof typeof lists]}` : undefined
   if (verb !== undefined) return `"${verb}" lists what there is.`
   return /has no service /.test(message) ? '"rubato ps -s" lists what there is.' : null
 }

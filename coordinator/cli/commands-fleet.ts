@@ -1,7 +1,7 @@
 /** nodes, node …, pools. */
 import type { FleetStatus, MachineView, NodeView, PoolView } from '../api/schemas.ts'
 import { EXIT } from './io.ts'
-import { ago, bytes, cores, path, type Session } from './session.ts'
+import { ago, bytes, cores, counted, path, type Session } from './session.ts'
 import type { Column, Style } from './table.ts'
 import type { AddVerb } from './verbs.ts'
 
@@ -77,10 +77,13 @@ export function addMigrateCommand(add: AddVerb): void {
       query: { dryRun: flags.dryRun },
       body: { to: flags.to.split(',').map((name) => name.trim()) },
     })
+    const moving = counted(answer.moving, 'instance')
     session.print(answer, () => [
-      flags.dryRun
-        ? `${answer.moving} instances of ${app} would move to ${flags.to}.`
-        : `${answer.moving} instances of ${app} move to ${flags.to}: "rubato ps ${app}" shows how far they are.`,
+      answer.moving === 0
+        ? `No instance of ${app} has to move to ${flags.to}.`
+        : flags.dryRun
+          ? `${moving} of ${app} would move to ${flags.to}.`
+          : `${moving} of ${app} ${answer.moving === 1 ? 'moves' : 'move'} to ${flags.to}: "rubato ps ${app}" shows how far that is.`,
     ])
     return EXIT.ok
   })
@@ -139,6 +142,11 @@ async function each(
     const answer = await client.send<NodeView | undefined>(method, url, body === undefined ? {} : { body })
     session.print(answer ?? { id: node, removed: true }, () => [
       `${node} ${done}.`,
+      ...(answer?.drain
+        ? [
+            `It is over by ${new Date(answer.drain.deadlineAtMs).toISOString().slice(0, 19)}Z; "rubato nodes" shows how far it is.`,
+          ]
+        : []),
       ...(answer?.drain?.waits ?? []).map(({ instance, why }) => `${instance} ${why}.`),
     ])
   }

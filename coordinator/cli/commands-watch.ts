@@ -208,7 +208,8 @@ function eventLine({ paint, io }: Session, event: EventView): string {
   const style = event.severity === 'error' ? 'bad' : event.severity === 'warning' ? 'warn' : 'plain'
   const by = event.actor.startsWith('operator:') ? ` (${event.actor.slice('operator:'.length)})` : ''
   // Many a message begins with its subject.
-  const subject = event.message.startsWith(`${event.subject} `) ? '' : `${event.subject}  `
+  const isRepeated = [' ', ':'].some((after) => event.message.startsWith(event.subject + after))
+  const subject = isRepeated ? '' : `${event.subject}  `
   const plain = printable(`${event.type}  ${subject}${event.message}${by}`)
   const indent = ' '.repeat(time.length + 2)
   const room = io.columns === null ? Number.POSITIVE_INFINITY : Math.max(40, io.columns - indent.length)
