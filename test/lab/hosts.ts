@@ -201,7 +201,8 @@ function makeHost(settings: HostSettings): Host {
       host.run([
         'sh',
         '-c',
-        `cd /run/docker/containerd && kill -9 $(cat ../../docker.pid containerd.pid)
+        // The files end without a line break.
+        `cd /run/docker/containerd && kill -9 $(cat ../../docker.pid) $(cat containerd.pid) || exit
         rm -f ../../docker.pid containerd.pid containerd.sock containerd.sock.ttrpc containerd-debug.sock`,
       ])
       rmSync(socket, { force: true })
