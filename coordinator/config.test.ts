@@ -4,6 +4,7 @@ import { agentSettings, loadAgentConfig } from '../agent/config.ts'
 import { ConfigError } from '../shared/errors.ts'
 import { envName, flagName, type SettingsSources } from '../shared/settings.ts'
 import { coordinatorSettings, loadCoordinatorConfig } from './config.ts'
+import { DEFAULT_WEIGHTS } from './placement/model.ts'
 
 function sourcesOf(more: {
   argv?: string[]
@@ -54,6 +55,15 @@ describe('the coordinator’s configuration', () => {
       drainDeadlineMs: 900_000,
       enabled: true,
     })
+  })
+
+  it('§7: placement’s weights are settings; those not given keep their default, negative ones are refused', async () => {
+    const config = await loadCoordinatorConfig(
+      sourcesOf({ file: 'placement:\n  weights:\n    spreadOver: 2\n    imageAbsent: 5\n' }),
+    )
+    expect(config.placement.weights).toEqual({ ...DEFAULT_WEIGHTS, spreadOver: 2, imageAbsent: 5 })
+    const negative = loadCoordinatorConfig(sourcesOf({ file: 'placement:\n  weights:\n    use: -1\n' }))
+    expect((await faultsOf(negative)).join()).toContain('placement.weights.use')
   })
 
   it('off loopback it speaks TLS with a certificate for the names it is reached by', async () => {

@@ -25,6 +25,8 @@ import {
 import { resolveSchedulers, type SchedulerConfig, schedulersSchema, type SchedulersSettings } from './schedulers/config.ts'
 import { DEFAULT_FLEET_CONFIG, type FleetConfig } from './fleet/config.ts'
 import { configError, type LoadedSettings, loadSettings, type SettingsSources } from '../shared/settings.ts'
+import type { ScoreWeights } from './placement/model.ts'
+import { WEIGHT_SETTINGS, weightsOf } from './placement/weights.ts'
 
 const labelsSchema = z.record(z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._/-]{0,127}$/, 'This is no label'), z.coerce.string())
 const nameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'A name is lower-case letters, digits and dashes')
@@ -247,6 +249,7 @@ export const coordinatorSettings = {
     { doc: 'Highest priority of services that operators deploy; above it the role admin is needed.', default: 90 },
     { min: 0, max: 100, integer: true },
   ),
+  ...WEIGHT_SETTINGS,
   schedulers: structureSetting<SchedulersSettings>(schedulersSchema, 'mapping of schedulers', {
     doc: 'Schedulers of your own by name, which app files can ask for; see “Schedulers” below.',
     default: {},
@@ -287,6 +290,7 @@ export interface CoordinatorConfig {
     readonly strategy: 'spread' | 'binpack' | 'random'
     readonly evictedPercentPerHour: number
     readonly operatorMaxPriority: number
+    readonly weights: ScoreWeights
   }
   readonly schedulers: readonly SchedulerConfig[]
   /** All settings for people, secrets replaced. */
@@ -370,6 +374,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
       strategy: values['placement.strategy'],
       evictedPercentPerHour: values['placement.evictedPercentPerHour'],
       operatorMaxPriority: values['placement.operatorMaxPriority'],
+      weights: weightsOf(values),
     }),
     schedulers: Object.freeze(schedulers),
     printable: loaded.printable,

@@ -31,7 +31,7 @@ import { createHub, type Hub, type HubSettings } from './hub/hub.ts'
 import { feedLearnedUse } from './placement/feed-learned-use.ts'
 import { createLearnedUse } from './placement/learned-use.ts'
 import { createPlacementLoop, type PlacementLoop } from './placement/placement-loop.ts'
-import type { Strategy } from './placement/model.ts'
+import { DEFAULT_WEIGHTS, type ScoreWeights, type Strategy } from './placement/model.ts'
 import { createSchedulerBook, type SchedulerBook } from './schedulers/scheduler-book.ts'
 import type { Scheduler } from './schedulers/scheduler.ts'
 import type { Provider } from './providers/provider.ts'
@@ -68,6 +68,8 @@ export interface CoordinatorSettings {
   readonly strategy: Strategy
   /** See preemption.ts; absent: its default. */
   readonly evictedPercentPerHour?: number
+  /** Of placement's costs; default `DEFAULT_WEIGHTS`. */
+  readonly weights?: ScoreWeights
   /** IANA zone in whose days and weeks demand repeats. */
   readonly forecastTimeZone: string
   /** SHA-256 of the CA; null without TLS. */
@@ -125,13 +127,14 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   const nothingBoughtFor = (instance: InstanceId): boolean =>
     !settings.fleetEnabled || (fleet.waitingFor(instance) === null && fleet.noteFor(instance) !== null)
   const schedulers = createSchedulerBook({ schedulers: deps.schedulers ?? [], state, clock, logger })
+  const weights = settings.weights ?? DEFAULT_WEIGHTS
   const placement = createPlacementLoop({
     schedulers,
     state,
     observed,
     clock,
     logger,
-    config: { strategy: settings.strategy },
+    config: { strategy: settings.strategy, weights },
     ...charges,
     nothingBoughtFor,
     ...(settings.evictedPercentPerHour === undefined ? {} : { evictedPercentPerHour: settings.evictedPercentPerHour }),
@@ -156,6 +159,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     ids,
     logger,
     config: settings.fleet,
+    weights,
     steadyNowMs,
     predicted: () =>
       predictedInstances({

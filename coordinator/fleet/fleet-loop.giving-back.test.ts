@@ -47,6 +47,21 @@ describe('fleet loop: draining, giving back and moving', () => {
     expect(bed.cloud.live()).toHaveLength(0)
   })
 
+  it('one node that is not heard of keeps room for its own instances, and the rest goes', async () => {
+    const bed = await fleetBed([fleetPool('small')], { minNodeAgeMs: 60_000, silentNodeMs: 1e9 })
+    await bed.ask(12)
+    await bed.clock.advance(120_000)
+    const [silent, ...others] = bed.nodes().map(({ id }) => id)
+    expect(others).toHaveLength(3)
+    const idle = others.slice(0, 2)
+    for (const nodeId of idle) await bed.state.commit(bed.state.change().put('assignments', nodeId, { nodeId, instances: [] }))
+    bed.observed.set(silent ?? '', 'suspect')
+    await bed.clock.advance(300_000)
+    const left = bed.nodes().map(({ id }) => id)
+    expect(left).toHaveLength(3)
+    expect(idle.filter((id) => left.includes(id))).toHaveLength(1)
+  })
+
   it('the minimum of a pool is kept without any demand', async () => {
     const bed = await fleetBed([fleetPool('small', { min: 2 })], { minNodeAgeMs: 1000 })
     await bed.clock.advance(900_000)

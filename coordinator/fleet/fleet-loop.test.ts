@@ -117,6 +117,7 @@ describe('fleet loop: buying', () => {
     await bed.clock.advance(120_000)
     expect(bed.fleet.machineLeadMs('cheap')).toBeGreaterThan(29_000)
     expect(bed.fleet.machineLeadMs('dear')).toBeNull()
+    expect(bed.fleet.machineLeadMs()).toBe(bed.fleet.machineLeadMs('cheap'))
     bed.cloud.levers.bootDelayOf.set('cheap', 400_000)
     await bed.ask(1)
     await bed.clock.advance(58_000)

@@ -16,7 +16,7 @@ import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Reason } from '../../shared/plan.ts'
 import type { Random } from '../../shared/random.ts'
 import type { Answers, GroupAnswer } from '../placement/answers.ts'
-import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
+import type { PlacementNode, PlacementRequest, ScoreWeights } from '../placement/model.ts'
 import { createNodeView } from '../placement/node-view.ts'
 import type { Refusal } from '../placement/plan-placement.ts'
 import type { LearnedUse } from '../placement/learned-use.ts'
@@ -64,6 +64,8 @@ export interface FleetLoopDeps {
   readonly onChargeChange?: LearnedUse['onChange']
   /** Instances that services will want within the machine lead time; machines for them come ahead of demand. Default none. */
   predicted?(): readonly Predicted[]
+  /** Of placement's costs, for moves that even nodes out; default `DEFAULT_WEIGHTS`. */
+  readonly weights?: ScoreWeights
   /** Steady time that the rest of the coordinator measures deadlines with; default one of its own. */
   steadyNowMs?(): number
 }

@@ -6,7 +6,7 @@ import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import type { Reason } from '../../shared/plan.ts'
 import type { Logger } from '../../shared/logger.ts'
-import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
+import { DEFAULT_WEIGHTS, type PlacementNode, type PlacementRequest, type ScoreWeights } from '../placement/model.ts'
 import { requestOfRecord } from '../placement/node-view.ts'
 import type { Refusal } from '../placement/plan-placement.ts'
 import type { ChargeOf } from '../placement/requests.ts'
@@ -33,6 +33,7 @@ export interface GiveBackDeps {
   readonly config: FleetConfig
   readonly records: Pick<FleetRecords, 'move'>
   readonly chargeOf?: ChargeOf
+  readonly weights?: ScoreWeights
   nodes(): readonly PlacementNode[]
   machines(): readonly MachineRecord[]
   pools(): readonly Pool[]
@@ -136,6 +137,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         movableOn: (id) => movableOn(id).filter(({ service }) => !holds.services.has(service)),
         hold: movingNow() ?? holdOfAll(holds)?.text ?? null,
         movedAtMs: moved.map(({ atMs }) => atMs),
+        weights: deps.weights ?? DEFAULT_WEIGHTS,
         config,
       },
       nowMs(),

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { aRequest } from '../../test/builders/requests.ts'
-import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
+import { DEFAULT_WEIGHTS, type PlacementNode, type PlacementRequest } from '../placement/model.ts'
 import { assumedNode } from '../placement/plan-offline.ts'
 import { planRebalance, type RebalanceInput } from './plan-rebalance.ts'
 
@@ -26,6 +26,7 @@ function plan(overrides: Partial<RebalanceInput>) {
       movableOn: (id) => (id === 'n-3' ? [] : [request(`s/a/${id.slice(2)}/1`, 20), request(`s/a/${id.slice(2)}0/1`, 10)]),
       hold: null,
       movedAtMs: [],
+      weights: DEFAULT_WEIGHTS,
       config: { rebalanceMovesPerHour: 2, rebalanceImbalancePercent: 40 },
       ...overrides,
     },

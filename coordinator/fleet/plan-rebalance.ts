@@ -7,7 +7,7 @@ import { compare } from '../../shared/compare.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Plan, Reason } from '../../shared/plan.ts'
 import { zoneValues } from '../placement/board.ts'
-import { DEFAULT_WEIGHTS, type PlacementNode, type PlacementRequest } from '../placement/model.ts'
+import type { PlacementNode, PlacementRequest, ScoreWeights } from '../placement/model.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
 import { reservedUse } from './plan-consolidation.ts'
 
@@ -28,6 +28,7 @@ export interface RebalanceInput {
   readonly hold: string | null
   /** When the latest moves began. */
   readonly movedAtMs: readonly number[]
+  readonly weights: ScoreWeights
   readonly config: { readonly rebalanceMovesPerHour: number; readonly rebalanceImbalancePercent: number }
 }
 
@@ -73,7 +74,7 @@ export function planRebalance(input: RebalanceInput, nowMs: number): Plan<Rebala
       // Never past the middle: the next pass would move it back.
       if (donor.use - shareOf(request, donor.node) < target.use + shareOf(request, target.node)) continue
       // Even use is not worth what the service asked for: its instances apart, or near to what they need.
-      const crowding = (at: PlacementNode) => crowdingOf(request, at, donor.node, input.nodes)
+      const crowding = (at: PlacementNode) => crowdingOf(request, at, donor.node, input)
       if (crowding(target.node) > crowding(donor.node)) continue
       if (planPlacement({ requests: [request], nodes: [target.node] }).assignments.length === 0) continue
       const reason = `${donor.node.id} is ${percent(donor.use)} full, ${target.node.id}, which joined, ${percent(target.use)}`
@@ -89,8 +90,13 @@ export function planRebalance(input: RebalanceInput, nowMs: number): Plan<Rebala
  * What it costs at that node by placement's weights, without the node's use: instances of its service in the same zones and on the node,
  * neighbours that are missing or unwanted. The instance itself, which is still where it comes from, does not count.
  */
-function crowdingOf(request: PlacementRequest, at: PlacementNode, from: PlacementNode, nodes: readonly PlacementNode[]): number {
-  const { service, spreadOver, affinity } = DEFAULT_WEIGHTS
+function crowdingOf(
+  request: PlacementRequest,
+  at: PlacementNode,
+  from: PlacementNode,
+  { nodes, weights }: Pick<RebalanceInput, 'nodes' | 'weights'>,
+): number {
+  const { service, spreadOver, affinity } = weights
   const others = (node: PlacementNode) => (node.services.get(request.service) ?? 0) - (node.id === from.id ? 1 : 0)
   let cost = service * Math.max(0, others(at))
   zoneValues(request, at).forEach((value, level) => {

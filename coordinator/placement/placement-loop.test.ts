@@ -8,7 +8,7 @@ import type { InstanceRecord } from '../state/objects.ts'
 import type { Observed, ObservedChange } from '../state/observed.ts'
 import { openState, type State } from '../state/state.ts'
 import { renderExplanation } from './explain.ts'
-import { createPlacementLoop, type PlacementLoop } from './placement-loop.ts'
+import { createPlacementLoop, type PlacementLoop, type PlacementLoopDeps } from './placement-loop.ts'
 
 const running: PlacementLoop[] = []
 afterEach(async () => {
@@ -72,7 +72,12 @@ function record(slot: number, overrides: Partial<InstanceRecord> = {}): Instance
   }
 }
 
-async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC, others: readonly ServiceSpec[] = []) {
+async function makeBed(
+  nodeIds: readonly string[],
+  spec: ServiceSpec = SPEC,
+  others: readonly ServiceSpec[] = [],
+  deps: Partial<PlacementLoopDeps> = {},
+) {
   const clock = virtualClock()
   const store: MemoryStore = memoryStore()
   const state: State = await openState(store, clock)
@@ -92,7 +97,7 @@ async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC, oth
   for (const id of nodeIds) await state.commit(state.change().put('node', id, nodeRecord(id)))
   const app = { name: 'shop', revision: 1, spec: { name: 'shop', services: [spec, ...others] }, source: '', deployedAtMs: 0 }
   await state.commit(state.change().put('app', 'shop', { ...app, deployedBy: 't', history: [], removing: false }))
-  const loop = createPlacementLoop({ state, observed, clock, logger: silentLogger(), nothingBoughtFor: () => true })
+  const loop = createPlacementLoop({ state, observed, clock, logger: silentLogger(), nothingBoughtFor: () => true, ...deps })
   running.push(loop)
   loop.start()
   return {
@@ -118,6 +123,26 @@ async function makeBed(nodeIds: readonly string[], spec: ServiceSpec = SPEC, oth
 }
 
 describe('placement loop', () => {
+  it('tries again at once when what is charged by measured use is found to need less', async () => {
+    let memoryBytes = 5_000
+    const listeners = new Set<(service: string) => void>()
+    const bed = await makeBed(['n1'], SPEC, [], {
+      nothingBoughtFor: () => false,
+      chargeOf: () => ({ cpuMillis: 1, memoryBytes, diskBytes: 0 }),
+      onChargeChange(listener) {
+        listeners.add(listener)
+        return () => listeners.delete(listener)
+      },
+    })
+    await bed.want([record(1)])
+    await bed.clock.advance(100)
+    expect(bed.pending()).toBe(1)
+    memoryBytes = 50
+    for (const listener of listeners) listener('shop/web')
+    await bed.clock.advance(100)
+    expect(bed.pending()).toBe(0)
+  })
+
   it('moves waiting instances onto nodes, in as many commits as the store’s limits ask for', async () => {
     const ids = Array.from({ length: 150 }, (_, index) => `n${index}`)
     const bed = await makeBed(ids)
