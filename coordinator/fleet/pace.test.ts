@@ -1,5 +1,24 @@
 import { describe, expect, it } from 'vitest'
-import { createDownTimer } from './pace.ts'
+import { DEFAULT_FLEET_CONFIG } from './config.ts'
+import { createBuyHold, createDownTimer, holdOf } from './pace.ts'
+
+describe('what is bought for', () => {
+  it('is what has fitted nowhere for long enough without a break', () => {
+    const hold = createBuyHold<string>(500)
+    expect(hold.lasting(['a'], 1_000)).toEqual({ lasting: new Set(), youngMs: 500 })
+    expect(hold.lasting(['a', 'b'], 1_400)).toEqual({ lasting: new Set(), youngMs: 100 })
+    expect(hold.lasting(['a', 'b'], 1_500)).toEqual({ lasting: new Set(['a']), youngMs: 400 })
+    hold.lasting(['b'], 1_600)
+    expect(hold.lasting(['a', 'b'], 2_000)).toEqual({ lasting: new Set(['b']), youngMs: 500 })
+  })
+
+  it('begins anew when a node was taken back', () => {
+    const hold = createBuyHold<string>(500)
+    hold.lasting(['a'], 0)
+    hold.forget()
+    expect(hold.lasting(['a'], 600).lasting.size).toBe(0)
+  })
+})
 
 describe('when to ask whether a machine can go', () => {
   it('every interval, and at once after a step down', () => {
@@ -19,5 +38,34 @@ describe('when to ask whether a machine can go', () => {
       if (timer.take(atMs)) looks += 1
     }
     expect(looks).toBe(12)
+  })
+})
+
+describe('what stands against giving a node back', () => {
+  const quiet = {
+    frozen: null,
+    leaving: 0,
+    silent: null,
+    coming: null,
+    waiting: null,
+    updating: null,
+    lastUpAtMs: 0,
+    config: DEFAULT_FLEET_CONFIG,
+  }
+
+  it('is nothing when nothing else is under way', () => {
+    expect(holdOf(quiet, 60_000)).toBeNull()
+  })
+
+  it.each([
+    ['a freeze', { frozen: 'most nodes are silent' }, 'frozen: most nodes are silent', true],
+    ['a node that leaves', { leaving: 1 }, '1 node is being given back, 1 at a time', true],
+    ['a silent node', { silent: 'n1' }, 'n1 has not reported', true],
+    ['a machine on its way', { coming: 'm-1' }, 'm-1 is on its way', false],
+    ['what waits', { waiting: 'shop/web' }, 'shop/web has instances waiting', false],
+    ['an update', { updating: 'shop/web' }, 'shop/web is being updated', false],
+    ['what was added just now', { lastUpAtMs: 1 }, 'capacity was added a moment ago', false],
+  ])('is %s', (_what, differs, text, always) => {
+    expect(holdOf({ ...quiet, ...differs }, 60_000)).toEqual({ text, always })
   })
 })

@@ -118,6 +118,8 @@ const OPEN_ARRIVALS = 1.1
 const MOST_BY_ARRIVALS = 8
 /** Growth is carried on to at most so many times the present demand. */
 const MOST_BY_GROWTH = 2
+/** And no further ahead than so many times the stabilization window. */
+const GROWTH_REACH = 2
 
 /** Load in percent above which `n` instances are too few: explicit steps, else from `low` at one towards `high`. */
 export function upperThreshold(rules: ScaleRules, n: number): number {
@@ -257,11 +259,15 @@ function wishUp(input: ReplicasInput, n: number, mean: number, most: number): Up
 }
 
 /**
- * What steady growth adds until an instance ordered now is ready. It is carried on for no longer than it was looked at (the stabilization
- * window at most): minutes of growth say nothing about the half hour that a slow machine takes. For that there is the forecast.
+ * What steady growth adds until an instance ordered now is ready. It was looked at for a stabilization window at most: that says
+ * nothing about the half hour that a slow machine takes, for which there is the forecast.
  */
 function grownBy({ rules, load, leadMs }: ReplicasInput): number {
-  return (load.growthPercentPerS * Math.min(leadMs, rules.downWindowMs)) / 1000
+  return (load.growthPercentPerS * growthReachMs(rules, leadMs)) / 1000
+}
+
+function growthReachMs(rules: ScaleRules, leadMs: number): number {
+  return Math.min(leadMs, GROWTH_REACH * rules.downWindowMs)
 }
 
 /** Smallest count from `least` on, at most `most`, whose threshold carries the demand. */
@@ -280,7 +286,7 @@ function reasonOf(up: UpWish, input: ReplicasInput, n: number, numbers: string):
     case 'sustained':
       return `sustained demand ${round(up.demandPercent)} % over ${n} = ${round(up.demandPercent / n)} %, threshold ${round(upperThreshold(input.rules, n))} %`
     case 'growth':
-      return `demand grows by ${round(60 * input.load.growthPercentPerS)} % a minute and will be ${round(up.demandPercent)} % in ${seconds(Math.min(input.leadMs, input.rules.downWindowMs))}; ${n} carry ${round(n * upperThreshold(input.rules, n))} %`
+      return `demand grows by ${round(60 * input.load.growthPercentPerS)} % a minute and will be ${round(up.demandPercent)} % in ${seconds(growthReachMs(input.rules, input.leadMs))}; ${n} carry ${round(n * upperThreshold(input.rules, n))} %`
     case 'arrivals':
       return `${full}; the requests that arrive are ${round(up.demandPercent)} % of work over ${n}`
     case 'full':

@@ -63,7 +63,7 @@ export function reportHtml(report: Report): string {
 <dl>${report.setup.map(([name, value]) => `<div><dt>${escapeHtml(name)}</dt><dd>${escapeHtml(value)}</dd></div>`).join('')}</dl>
 <h2 id="metrics">Metrics</h2>
 ${metricsTable(report.runs)}
-<p class="note">θ and τ after SPEC-RG-2016-01; the formulae of τ, υ and jitter are quoted from memory. Less is better in every column.</p>
+<p class="note">θ and τ after SPEC-RG-2016-01; the formulae of τ, υ and jitter are quoted from memory. Less is better in every column; in jitter, nearer to zero.</p>
 ${report.runs.map((run, index) => section(run, index)).join('\n')}
 </main>
 </body>

@@ -22,6 +22,12 @@ describe('parseTrace', () => {
     expect([...parse('1700000000,5\r\n1700000300,6\r\n1700000600,7').values]).toEqual([5, 6, 7])
   })
 
+  it('reads what spreadsheets and exporters write: a byte-order mark, quotes, headers in any script, words for "no value"', () => {
+    expect([...parse('\uFEFF1700000000,5\n1700000300,6\n1700000600,7').values]).toEqual([5, 6, 7])
+    expect([...parse('"время","значение"\n"1700000000","5"\n"1700000300","NaN"\n"1700000600","7"').values]).toEqual([5, 6, 7])
+    expect([...parse('time,p95\n1700000000,1e300\n1700000300,null\n1700000600,1e300').values]).toEqual([1e300, 1e300, 1e300])
+  })
+
   it('fills gaps of up to three steps, and asks what longer ones mean', () => {
     expect([...parse(minutes(1, '', 3, 4)).values]).toEqual([1, 2, 3, 4])
     const gap = '2026-03-01T00:00:00,1\n2026-03-01T00:01:00,1\n2026-03-01T00:02:00,1\n2026-03-01T00:09:00,8'

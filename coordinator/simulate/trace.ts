@@ -25,6 +25,8 @@ const MAX_FAULTS = 10
 const SHORT_GAP_STEPS = 3
 /** A step may be off by this share: clocks of exporters jitter. */
 const STEP_TOLERANCE = 0.1
+/** How exporters write that there is no value. */
+const MISSING: ReadonlySet<string> = new Set(['', 'nan', 'na', 'n/a', 'null', 'none'])
 const ZONED = /(?:Z|[+-]\d\d:?\d\d)$/i
 
 /** Throws InputError with every fault (line, what, how to mend it), at most ten of them. */
@@ -38,7 +40,7 @@ export function parseTrace(text: string, options: TraceOptions): Trace {
   const values: number[] = []
   const lines: number[] = []
   let line = 0
-  for (let at = 0; at < text.length && faults.length < MAX_FAULTS; ) {
+  for (let at = text.startsWith('\uFEFF') ? 1 : 0; at < text.length && faults.length < MAX_FAULTS; ) {
     const end = text.indexOf('\n', at)
     const row = text.slice(at, end < 0 ? text.length : end).trim()
     at = end < 0 ? text.length : end + 1
@@ -50,7 +52,7 @@ export function parseTrace(text: string, options: TraceOptions): Trace {
       ])
     const cells = row.split(/[,;\t]/)
     const atMs = timeOf(cells[0] ?? '')
-    if (atMs === null && times.length === 0 && /^[\uFEFF"]?[a-z]/i.test(row)) continue
+    if (atMs === null && times.length === 0 && faults.length === 0 && !/^["\d-]/.test(row.replace('"', ''))) continue
     if (cells.length !== 2) {
       fault(line, `has ${cells.length} column${cells.length === 1 ? '' : 's'}, not 2`, 'each line is "timestamp,value"')
       continue
@@ -59,9 +61,10 @@ export function parseTrace(text: string, options: TraceOptions): Trace {
       fault(line, `"${clip(cells[0] ?? '')}" is no time`, 'write ISO 8601 like 2026-03-01T12:05:00, or seconds since 1970')
       continue
     }
-    const cell = (cells[1] ?? '').trim()
-    const value = cell === '' ? Number.NaN : Number(cell)
-    if (cell !== '' && !Number.isFinite(value)) {
+    const cell = (cells[1] ?? '').trim().replace(/^"|"$/g, '')
+    const isMissing = MISSING.has(cell.toLowerCase())
+    const value = isMissing ? Number.NaN : Number(cell)
+    if (!isMissing && !Number.isFinite(value)) {
       fault(line, `"${clip(cell)}" is no number`, 'write a decimal number with a point; leave a missing value empty')
       continue
     }
