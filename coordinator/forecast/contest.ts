@@ -118,7 +118,7 @@ export function createContest(options: ContestOptions): Contest {
     for (let c = 0; c < entrants; c++) {
       const expected = c === blended ? (blends[j]?.of(now) ?? 0) : (now[c] ?? 0)
       ring[from + c] = expected
-      ring[from + entrants + c] = expected + book.margin(j * entrants + c, hour, expected)
+      ring[from + entrants + c] = expected + book.margin(j * entrants + c, hour)
     }
   }
 
@@ -161,10 +161,8 @@ export function createContest(options: ContestOptions): Contest {
   }
 
   const margin = (entrant: number, distance: number): number => {
-    const value = expected(entrant, distance)
-    if (value === null) return 0
     const hour = options.hourOf(lastAtMs + distance * stepMs)
-    return between(distance, (j) => book.margin(j * entrants + entrant, hour, value))
+    return between(distance, (j) => book.margin(j * entrants + entrant, hour))
   }
 
   return {
@@ -191,12 +189,10 @@ export function createContest(options: ContestOptions): Contest {
       const last = locate(steps).j
       const evidence = book.samples(last * entrants)
       // Persistence needs no trust, only errors of its own: some of them, and not all within one reach of the horizon.
-      if (evidence < Math.max(LEAST_SAMPLES, LEAST_SPAN_MS / stepMs))
-        return {
-          entrant: 0,
-          errorVsPersistence: evidence < Math.max(LEAST_SAMPLES, LEAST_REACHES * steps) ? null : 1,
-          isTrusted: false,
-        }
+      if (evidence < Math.max(LEAST_SAMPLES, LEAST_SPAN_MS / stepMs)) {
+        const isScored = evidence >= Math.max(LEAST_SAMPLES, LEAST_REACHES * steps)
+        return { entrant: 0, errorVsPersistence: isScored ? 1 : null, isTrusted: false }
+      }
       let winner = 0
       let least = 2
       for (let c = 1; c < entrants; c++) {

@@ -13,7 +13,7 @@ function coverage(days: number, noise: (hour: number, random: () => number) => n
   for (let i = 0; i < days * 288; i++) {
     const hour = Math.floor(i / 12) % 24
     const value = 100 + noise(hour, () => random.next())
-    const upper = 100 + book.margin(0, hour, 100)
+    const upper = 100 + book.margin(0, hour)
     if (i > days * 144 && (only === undefined || only === hour)) {
       counted += 1
       if (value <= upper) covered += 1
@@ -37,14 +37,14 @@ it('hours with large errors have a wide margin and quiet hours a narrow one', ()
   const random = seededRandom(1)
   for (let i = 0; i < 20 * 288; i++) {
     const hour = Math.floor(i / 12) % 24
-    book.score(0, hour, 100, 100 + book.margin(0, hour, 100), 100 + noise(hour, () => random.next()))
+    book.score(0, hour, 100, 100 + book.margin(0, hour), 100 + noise(hour, () => random.next()))
   }
-  expect(book.margin(0, 12, 100)).toBeGreaterThan(5 * book.margin(0, 3, 100))
+  expect(book.margin(0, 12)).toBeGreaterThan(5 * book.margin(0, 3))
 })
 
 it('is without margin where nothing ever erred', () => {
   const book = createErrorBook(2, memory)
-  for (let i = 0; i < 500; i++) book.score(1, i % 24, 0, book.margin(1, i % 24, 0), 0)
-  expect(book.margin(1, 5, 0)).toBe(0)
+  for (let i = 0; i < 500; i++) book.score(1, i % 24, 0, book.margin(1, i % 24), 0)
+  expect(book.margin(1, 5)).toBe(0)
   expect(book.samples(0)).toBe(0)
 })

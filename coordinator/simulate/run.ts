@@ -52,8 +52,6 @@ export interface RunResult {
 
 const DEFAULT_TICK_MS = 5_000
 const MINUTE_MS = 60_000
-/** What came longer before the run is not given to the policy: a coordinator that starts reads four weeks of its history. */
-const HISTORY_MS = 28 * 86_400_000
 const TIMELINE_POINTS = 1_500
 /** Utilization that the count at the start aims at. */
 const INITIAL_LOAD = 0.7
@@ -84,8 +82,7 @@ export function runPolicy(policy: Policy, setup: RunSetup): RunResult {
   })
   const perSecond = ratePerInstance(tables.model)
   const noisy = (atMs: number, seconds: number) => poisson(demand.at(atMs) * perSecond * seconds, random) / (perSecond * seconds)
-  const learnFromMs = Math.max(demand.startMs, fromMs - HISTORY_MS)
-  for (let atMs = learnFromMs; atMs < fromMs && controller.learn; atMs += MINUTE_MS) controller.learn(atMs, noisy(atMs, 60))
+  for (let atMs = demand.startMs; atMs < fromMs && controller.learn; atMs += MINUTE_MS) controller.learn(atMs, noisy(atMs, 60))
 
   const meter = createElasticityMeter()
   const dtS = tickMs / 1000
