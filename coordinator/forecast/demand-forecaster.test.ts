@@ -34,6 +34,13 @@ describe('a new series', () => {
     const series = aDemandSeries({ name: 'saw', days: 1, noise: 0, mean: (t) => 100 + 50 * ((t * 24) % 1) })
     expect(feed(series, HOUR, MONDAY_MS + 20 * HOUR).forecast()?.isTrusted).toBe(false)
   })
+
+  it('knows the errors of persistence after some reaches of the horizon, not before', () => {
+    const series = aDemandSeries({ name: 'noise', days: 1, noise: 0.2, mean: () => 100, seed: 4 })
+    const errorAfter = (hours: number) => feed(series, HOUR, MONDAY_MS + hours * HOUR).forecast()?.errorVsPersistence
+    expect(errorAfter(4)).toBeNull()
+    expect(errorAfter(6)).toBe(1)
+  })
 })
 
 describe('a report that cannot be true', () => {

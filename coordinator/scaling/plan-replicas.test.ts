@@ -85,6 +85,9 @@ describe('planReplicas', () => {
     expect(growing(0.5, 60_000)).toBe(3)
     expect(growing(0.5, 0)).toBe(null)
     expect(growing(50, 240_000)).toBe(4)
+    // What a slow machine takes is no reason to carry minutes of growth on for half an hour.
+    expect(growing(0.1, 1_800_000)).toBe(growing(0.1, 240_000))
+    expect(growing(0.1, 240_000)).toBeGreaterThan(growing(0.1, 60_000) ?? 0)
     const falls = { wanted: 6, leadMs: 240_000, load: load({ demandPercent: 150, growthPercentPerS: 1, sustainedPercent: 150 }) }
     expect(planReplicas(input(falls)).decision.code).toBe('steady')
   })
