@@ -160,11 +160,11 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
         samples.add(nowMs, ready.map(reportOf), arrived, isPartial)
         arrived = 0
       }
-      const waitsForMachine = record.pending.length > 0
+      // With a forecast the fleet has machines come ahead of demand; without one growth has to bridge their boot as well.
+      const waitsForMachine = record.pending.length > 0 && rules.predict !== 'auto'
       const ownLeadMs = leadMs(waitsForMachine)
       const load = samples.summary(nowMs, ownLeadMs ?? 0)
       const present = rulesNow(rules)
-      // Machines come ahead of demand by the fleet, so that only the instances' own lead counts here.
       const horizonMs = horizonOf(leadMs(false) ?? UNLEARNED_LEAD_MS)
       const forecast = rules.predict === 'auto' ? deps.forecastOf(id, horizonMs) : null
       const excluded = countUseless(times.waitedMs, learned.view().startMs, standings, nowMs)

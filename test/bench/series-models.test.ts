@@ -8,7 +8,10 @@ it('every model makes a series that can be read, the same for the same seed and 
   const others = new Map(modelSeries(2).map(({ csv }, index) => [series[index]?.name, csv]))
   for (const { name, csv } of series) {
     const { values } = parseTrace(csv, { name, gaps: 'zero' })
-    expect(values.every((value) => value >= 0 && Number.isFinite(value)), name).toBe(true)
+    expect(
+      values.every((value) => value >= 0 && Number.isFinite(value)),
+      name,
+    ).toBe(true)
     expect(Math.max(...values), name).toBeGreaterThan(0)
     expect(csv === others.get(name), name).toBe(false)
   }

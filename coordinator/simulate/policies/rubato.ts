@@ -40,7 +40,7 @@ function start(context: PolicyContext, predicts: boolean): Controller {
   let expected: number | null = null
 
   const scale = (ready: number) => {
-    const isWaiting = world.instances.some(({ state }) => state === 'pending')
+    const isWaiting = forecaster === null && world.instances.some(({ state }) => state === 'pending')
     const leadMs = leadOfOrder({ startMs: startTimeMs, machineMs: isWaiting ? machineMs : null }) ?? 0
     const load = window.summary(world.nowMs, leadMs)
     const [action] = planReplicas({
