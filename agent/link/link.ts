@@ -86,6 +86,11 @@ export interface Link {
   sendLog(request: string, lines: readonly LogLine[], end: boolean, error?: string): boolean
   connected(): boolean
   readonly keyRing: KeyRing
+  /** The highest epoch that was heard of, and the epoch of each set as it stands. */
+  held(): {
+    readonly highestEpoch: number
+    readonly sets: { readonly desired: number; readonly keys: number; readonly routes: number }
+  }
   /** Intervals of the last welcome; null before the first one. */
   welcome(): WelcomeFrame | null
   /** Frames of types that this version does not know, and frames refused for a lower epoch. */
@@ -341,6 +346,10 @@ export function createLink(deps: LinkDeps): Link {
     keyRing: keys.ring,
     counters,
     connected: () => open !== null,
+    held: () => ({
+      highestEpoch,
+      sets: { desired: sets.desired.epoch, keys: sets.keys.epoch, routes: sets.routes.epoch },
+    }),
     welcome: () => welcome,
     async start() {
       if (running) return

@@ -2,6 +2,7 @@
  * What must hold whatever happens (reliability plan §2), checked after every step of virtual time. A check is skipped when nothing
  * that it reads has changed. `unsettled` says what is still to be done: null is I10's "has converged".
  */
+import type { Link } from '../../agent/link/link.ts'
 import { specHashOf } from '../../shared/canonical.ts'
 import type { AppSpec } from '../../shared/model/app.ts'
 import { parseInstanceId, serviceId, serviceIdOf } from '../../shared/model/identity.ts'
@@ -40,16 +41,17 @@ export function createInvariants(world: () => SimCluster): Invariants {
   const promised = new Map<string, string>()
   const serving = new Map<string, number>()
   const strict = new Set<string>()
-  /** Epoch and revision of the key set of each agent's disk. */
-  const keysSeen = new Map<string, { epoch: number; revision: number }>()
-  const epochSeen = new Map<string, number>()
+  /** Epoch and revision of each set on each agent's disk. */
+  const setsSeen = new Map<string, { epoch: number; revision: number }>()
+  /** Epochs of what each life of an agent held at the last check. */
+  const heldBefore = new WeakMap<object, ReturnType<Link['held']>>()
   const revocations = new Map<string, number>()
   /** Since when each agent is connected and nothing disturbs its link. */
   const steadySince = new Map<string, number>()
   const cloud = createCloudInvariants(world)
   let frozen: string | null = null
-  /** Instances of each service that moved off draining nodes at the last check. */
-  let movedBefore: ReadonlyMap<string, number> = new Map()
+  /** Pairs seen at the last check: whether each began as a move off a draining node. */
+  let movesBefore: ReadonlyMap<string, boolean> = new Map()
   let checkedAt = ''
   let checks = 0
 
@@ -156,7 +158,9 @@ export function createInvariants(world: () => SimCluster): Invariants {
     for (const node of snapshot.all('node').values())
       if (node.availability === 'draining' && cluster.coordinator?.hub.observed.node(node.id)?.liveness !== 'lost')
         draining.add(node.id)
+    const moves = new Map<string, boolean>()
     const moving = new Map<string, number>()
+    const begun = new Set<string>()
     const count = new Map<string, number>()
     const all = snapshot.instances()
     for (const record of all.values()) {
@@ -165,16 +169,21 @@ export function createInvariants(world: () => SimCluster): Invariants {
       count.set(service, (count.get(service) ?? 0) + 1)
       const before = record.replaces === null ? undefined : all.get(record.replaces)
       const isMove = before?.goal === 'run' && before.nodeId !== null && draining.has(before.nodeId)
-      if (isMove && before.specHash === record.specHash) moving.set(service, (moving.get(service) ?? 0) + 1)
+      // What was begun for another reason (its node was lost, it ran an old revision) stays what it was when the node is back.
+      const began = movesBefore.get(record.id) ?? (isMove && before.specHash === record.specHash)
+      if (before !== undefined) moves.set(record.id, began)
+      if (!isMove || !began) continue
+      moving.set(service, (moving.get(service) ?? 0) + 1)
+      if (!movesBefore.has(record.id)) begun.add(service)
     }
     for (const [service, number] of moving) {
       // Those that move are there twice.
       const most = Math.max(1, Math.ceil(((count.get(service) ?? 0) - number) / 4))
       // Fewer may be wanted meanwhile: what moves already goes on, and no other begins.
-      if (number > most && number > (movedBefore.get(service) ?? 0))
+      if (number > most && begun.has(service))
         throw new InvariantViolation('I4', `${number} instances of ${service} move at once, at most ${most} may`)
     }
-    movedBefore = moving
+    movesBefore = moves
   }
 
   const monotonic = (cluster: SimCluster) => {
@@ -186,18 +195,30 @@ export function createInvariants(world: () => SimCluster): Invariants {
         const head = /"epoch":(\d+),"revision":(\d+)/.exec(text.slice(0, 200))
         if (!head) continue
         const now = { epoch: Number(head[1]), revision: Number(head[2]) }
-        const before = keysSeen.get(key)
+        const before = setsSeen.get(key)
         if (before && (now.epoch < before.epoch || (now.epoch === before.epoch && now.revision < before.revision)))
           throw new InvariantViolation(
             name === 'keys' ? 'I13' : 'I6',
             `${key} went from ${JSON.stringify(before)} back to ${JSON.stringify(now)}`,
           )
-        keysSeen.set(key, now)
-        if (now.epoch < (epochSeen.get(host.name) ?? 0) && name !== 'routes' && before && now.epoch !== before.epoch)
-          throw new InvariantViolation('I6', `${host.name} took ${name} of epoch ${now.epoch} after ${epochSeen.get(host.name)}`)
-        epochSeen.set(host.name, Math.max(epochSeen.get(host.name) ?? 0, now.epoch))
+        setsSeen.set(key, now)
       }
+      taken(host)
     }
+  }
+
+  /** What an agent takes is of the highest epoch that it has heard of. What it took may reach a full disk much later. */
+  const taken = (host: Host) => {
+    const { agent } = host
+    if (!agent) return
+    const { highestEpoch, sets } = agent.link.held()
+    const before = heldBefore.get(agent)
+    for (const [name, epoch] of Object.entries(sets)) {
+      const epochBefore = before?.sets[name as keyof typeof sets] ?? epoch
+      if (before && epoch !== epochBefore && epoch < before.highestEpoch)
+        throw new InvariantViolation('I6', `${host.name} took ${name} of epoch ${epoch} after ${before.highestEpoch}`)
+    }
+    heldBefore.set(agent, { highestEpoch, sets })
   }
 
   const forgotKeys = (cluster: SimCluster) => {

@@ -6,7 +6,7 @@ import type { Pool } from '../../shared/model/node.ts'
 import { seededRandom } from '../../shared/random.ts'
 import { aPool } from '../builders/records.ts'
 import { simCluster } from './cluster.ts'
-import { type Chaos, chooseKinds, deploy, noMoreFaults, pick, returnNodes, something, staysStill, upTo } from './deeds.ts'
+import { type Chaos, chooseKinds, deploy, noMoreFaults, pick, returnNodes, settlesAndStays, something, upTo } from './deeds.ts'
 
 export interface SeedResult {
   readonly seed: number
@@ -89,8 +89,9 @@ export async function runSeed(seed: number, tailLines = 200): Promise<SeedResult
       await cluster.advance(upTo(chaos, 6_000))
     }
     await quiet(chaos)
-    await cluster.settle((hasMachines ? SETTLE_MS.machines : SETTLE_MS.hosts) * slack)
-    if (!hasMachines) await staysStill(cluster, STILL_MS)
+    const settleMs = (hasMachines ? SETTLE_MS.machines : SETTLE_MS.hosts) * slack
+    if (hasMachines) await cluster.settle(settleMs)
+    else await settlesAndStays(cluster, settleMs, STILL_MS)
     const broken = cluster.trace.errors.filter((line) => !EXPLAINED.test(line))
     if (broken.length > 0) throw new Error(`an error was logged: ${broken[0]}`)
     return { seed, hash: cluster.trace.hash(), steps: cluster.invariants.checks, virtualMs: cluster.clock.monotonicMs() }
