@@ -15,6 +15,8 @@ import type { ForeignService, InstanceUse } from '../shared/model/observation.ts
 import type { Dialer } from '../shared/protocol/connection.ts'
 import type { Assignment, LogsRequestFrame } from '../shared/protocol/frames.ts'
 import type { Random } from '../shared/random.ts'
+import { createLeaseKeeper, type FenceHost } from './fence/lease-keeper.ts'
+import type { StrictAssignment } from './fence/plan-lease.ts'
 import type { GatewayEngine } from './gateway/engine.ts'
 import type { KeyRing } from './gateway/key-ring.ts'
 import type { Prober } from './health/prober.ts'
@@ -63,6 +65,8 @@ export interface AgentDeps {
   readonly files: Files
   readonly backend: CatalogBackend | null
   readonly registerForeign: boolean
+  /** By it strict singletons end in time, whatever happens to this agent. */
+  readonly fence: FenceHost
   /** Whether containers can ask for names of services whose routes come after their creation. Default: no. */
   namesAreServed?(): boolean
   openGateway(view: AgentView): Promise<AgentGateway>
@@ -97,7 +101,6 @@ const CLOSE_AFTER_GONE_MS = 0
 export async function createAgent(deps: AgentDeps): Promise<Agent> {
   const { clock, logger, random, files, facts } = deps
   const loadInbox = createLoadInbox(clock, () => moves.poke())
-  let lastContactMs: number | null = null
   let routed = new Set<ServiceId>()
   let sent: ReadonlyMap<string, InstanceUse> = new Map()
   let reports = 0
@@ -125,6 +128,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
     inventory: () => reconciler.inventory(),
     onDesired(assignments) {
       reconciler.setDesired(assignments, link.connected())
+      leases.poke()
     },
     onKeys() {},
     onRoutes(routes) {
@@ -138,7 +142,6 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
     onLogsRequest: (request) => logs(request),
     onLeave: deps.onLeave,
     onConnected() {
-      lastContactMs = clock.monotonicMs()
       reports = 0
       metering.poke()
     },
@@ -166,8 +169,12 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
     prober: deps.prober,
     clock,
     logger: logger.with({ part: 'reconcile' }),
-    lastContactMonotonicMs: () => (link.connected() ? clock.monotonicMs() : lastContactMs),
+    lastContactMonotonicMs: () => leases.contactMs(),
     hooks: {
+      async onStart(_instance, _runtime, id, assignment) {
+        const [strict] = strictOf([assignment])
+        if (strict !== undefined) await leases.hold(strict, id)
+      },
       async onReady(instance, target, assignment) {
         targets.set(instance, target)
         const bindings = []
@@ -217,6 +224,17 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       registrar.poke()
     },
   })
+  const leases = createLeaseKeeper({
+    host: deps.fence,
+    clock,
+    logger: logger.with({ part: 'fence' }),
+    assigned() {
+      const assignments = reconciler.assignments()
+      return assignments === null ? null : strictOf(assignments)
+    },
+    present: () => reconciler.present(),
+    contactMs: () => link.contactMs(),
+  })
   const registrarNode: NodeFacts = { hostname: facts.hostname, address: facts.address, registerUnlabelled: false }
   const registrar: Registrar = createRegistrar({
     backend: deps.backend,
@@ -255,7 +273,6 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       })
       if (link.connected()) {
         foreignTold = true
-        lastContactMs = clock.monotonicMs()
         reports += 1
       }
       return clock.now() + (link.welcome()?.reportIntervalMs ?? DEFAULT_REPORT_MS)
@@ -295,6 +312,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       reconciler.start()
       await reconciler.observed
       await link.start()
+      leases.start()
       registrar.start()
       metering.start()
       moves.start()
@@ -306,6 +324,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       await metering.stop()
       await registrar.stop()
       await reconciler.stop()
+      await leases.stop()
       // Statuses of the last steps still go out.
       await sleep(clock, 50)
       await link.stop()
@@ -324,6 +343,14 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       if (!signal.aborted) logger.warn('containers of others are no longer watched, they are polled', { error: messageOf(error) })
     })
   }
+}
+
+function strictOf(assignments: readonly Assignment[]): readonly StrictAssignment[] {
+  return assignments.flatMap(({ instance, unit }) =>
+    unit.singletonStrictMs === null
+      ? []
+      : [{ instance, runtime: unit.runtime, afterMs: unit.singletonStrictMs, stopGraceMs: unit.stopGraceMs }],
+  )
 }
 
 /** For processes, which have no hosts file: `RUBATO_HOST_<SERVICE>`. */

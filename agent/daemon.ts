@@ -14,6 +14,8 @@ import { type AgentConfig, loadAgentConfig } from './config.ts'
 import { consulOf, destroyNode, markRunning, readFootprint, saveFootprint, type World } from './destroy.ts'
 import { defaultRouteAddress, machineId, runCommand } from './host.ts'
 import { createSavedTokens } from './saved-tokens.ts'
+import { leaseFile } from './fence/lease-file.ts'
+import { hostSteadyMs, leasePathOf, watchdogProcess } from './fence/watchdog-process.ts'
 import { type AgentDns, createAgentDns, parseResolvers } from './dns.ts'
 import { type BuiltinGateway, createBuiltinGateway } from './gateway/builtin/builtin-gateway.ts'
 import { deviceAddresses, loopbackAddresses } from './gateway/builtin/virtual-addresses.ts'
@@ -32,6 +34,7 @@ import { createLoadPuller, httpFetchText } from './metering/pull.ts'
 import { agentMetrics } from './metrics.ts'
 import { createDockerRuntime, dockerAnswers, type DockerRuntime } from './runtime/docker/docker-runtime.ts'
 import { createProcessRuntime } from './runtime/process/process-runtime.ts'
+import { readBootId } from './runtime/process/process-table.ts'
 import type { Runtime } from './runtime/runtime.ts'
 
 const EXIT_CONFIG = 78
@@ -121,7 +124,7 @@ async function serve(config: AgentConfig, world: World, signal: AbortSignal): Pr
     signal,
   })
   if (identity.wasCloned)
-    for (const part of ['link', 'processes', 'work', 'tokens.json'])
+    for (const part of ['link', 'fence', 'processes', 'work', 'tokens.json'])
       await rm(join(stateDir, part), { recursive: true, force: true })
   const log = logger.with({ nodeId: identity.nodeId })
   await markRunning(files, stateDir)
@@ -174,6 +177,17 @@ async function serve(config: AgentConfig, world: World, signal: AbortSignal): Pr
     logger: log,
     files,
     backend: consulOf(config, identity.nodeId),
+    fence: {
+      lease: leaseFile(leasePathOf(stateDir)),
+      watchdog: watchdogProcess({
+        stateDir,
+        engine: wantsDocker ? 'docker' : 'process',
+        dockerSocket: config.dockerSocket,
+        clock,
+      }),
+      bootId: readBootId(),
+      steadyMs: hostSteadyMs,
+    },
     registerForeign: config.registerForeign && docker !== null,
     namesAreServed: () => dns !== null,
     async openGateway(view) {

@@ -7,6 +7,7 @@ import type { Files } from '../shared/files.ts'
 import type { Logger } from '../shared/logger.ts'
 import type { Random } from '../shared/random.ts'
 import type { AgentConfig } from './config.ts'
+import { fenceDirOf } from './fence/watchdog-process.ts'
 import { machineId } from './host.ts'
 import { forgetIdentity, loadIdentity } from './identity.ts'
 import type { CatalogBackend } from './registrar/catalog-backend.ts'
@@ -42,6 +43,8 @@ export async function destroyNode(config: AgentConfig, world: World): Promise<vo
   }
   const { clusterId, nodeId } = loaded.identity
   await endRunningAgent(world, stateDir)
+  // Without a lease the watchdog ends by itself.
+  await rm(fenceDirOf(stateDir), { recursive: true, force: true })
   await leaveConsul(config, nodeId, logger)
   const footprint = await readFootprint(files, stateDir)
   const bindAddress = footprint?.bindAddress ?? '127.0.0.1'

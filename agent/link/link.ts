@@ -85,6 +85,11 @@ export interface Link {
   /** Answers a logs request; false when there is no connection (the request is over) or it is too busy to take more now. */
   sendLog(request: string, lines: readonly LogLine[], end: boolean, error?: string): boolean
   connected(): boolean
+  /**
+   * Monotonic ms at which the latest word was sent that a coordinator has certainly got, because it answered a later one or the
+   * same; null: none yet. A connection that is open says nothing: its other end may have been silent for long.
+   */
+  contactMs(): number | null
   readonly keyRing: KeyRing
   /** The highest epoch that was heard of, and the epoch of each set as it stands. */
   held(): {
@@ -123,12 +128,15 @@ export function createLink(deps: LinkDeps): Link {
       return null
     }
   }
+  let contactMs: number | null = null
   let highestEpoch = 0
   let epochSaved: Promise<void> = Promise.resolve()
   let welcome: WelcomeFrame | null = null
   /** The connection that has been welcomed. */
   let open: Connection | null = null
   let current: Connection | null = null
+  /** When the present connection was greeted. */
+  let helloMs = 0
   let heartbeat: Timer | null = null
   let lastSentMs = 0
   let confirmSavedMs = Number.NEGATIVE_INFINITY
@@ -233,6 +241,12 @@ export function createLink(deps: LinkDeps): Link {
     transmit({ type: 'resync', what: frame.type })
   }
 
+  const contact = (): number | null => {
+    const answeredMs = open?.answeredMs() ?? null
+    if (answeredMs !== null) contactMs = Math.max(contactMs ?? answeredMs, answeredMs)
+    return contactMs
+  }
+
   const takeFrame = (connection: Connection, frame: CoordinatorFrame): void => {
     if ('epoch' in frame && frame.epoch < highestEpoch) {
       counters.refusedFrames += 1
@@ -244,6 +258,7 @@ export function createLink(deps: LinkDeps): Link {
       raiseEpoch(frame.epoch)
       welcome = frame
       open = connection
+      contactMs = helloMs
       lastSentMs = clock.monotonicMs()
       flushOutbox()
       heartbeat?.cancel()
@@ -296,6 +311,7 @@ export function createLink(deps: LinkDeps): Link {
       connection.onClose((code, reason) => {
         timer.cancel()
         const wasOpen = open === connection
+        contact()
         if (wasOpen) open = null
         if (current === connection) current = null
         heartbeat?.cancel()
@@ -312,6 +328,7 @@ export function createLink(deps: LinkDeps): Link {
           connection.close(CLOSE.badFrame, 'bad frame')
         }
       })
+      helloMs = clock.monotonicMs()
       connection.send(helloText())
     })
 
@@ -346,6 +363,7 @@ export function createLink(deps: LinkDeps): Link {
     keyRing: keys.ring,
     counters,
     connected: () => open !== null,
+    contactMs: contact,
     held: () => ({
       highestEpoch,
       sets: { desired: sets.desired.epoch, keys: sets.keys.epoch, routes: sets.routes.epoch },

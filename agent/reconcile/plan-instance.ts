@@ -3,6 +3,7 @@
  * plan-failure.ts for what follows a run that failed.
  */
 import { compare } from '../../shared/compare.ts'
+import { deadlineMsOf } from '../fence/lease.ts'
 import type { RestartPolicy, UnitSpec } from '../../shared/model/unit.ts'
 import { earliest } from '../../shared/plan.ts'
 import type { Assignment } from '../../shared/protocol/frames.ts'
@@ -39,9 +40,7 @@ export function planInstance(view: InstanceView, nowMs: number): Decision {
 /** When a strict singleton must be stopped unless a coordinator is heard before (row 24); null for all others. */
 function strictDeadlineMs(state: ReconcileState, { unit }: Assignment): number | null {
   if (unit.singletonStrictMs === null) return null
-  return state.lastContactMs === null
-    ? state.agentStartedMs + Math.min(unit.singletonStrictMs, state.limits.strictStartGraceMs)
-    : state.lastContactMs + unit.singletonStrictMs
+  return deadlineMsOf({ contactMs: state.lastContactMs, startedMs: state.agentStartedMs }, unit.singletonStrictMs)
 }
 
 /** A strict singleton must not run while another copy may have been started elsewhere; null when it may run. */

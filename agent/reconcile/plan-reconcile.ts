@@ -57,8 +57,6 @@ export interface ReconcileLimits {
   readonly parallelStops: number
   /** Longest wait between restarts. */
   readonly backoffCapMs: number
-  /** A strict singleton without any contact since the agent's start is stopped after this. */
-  readonly strictStartGraceMs: number
 }
 
 export const DEFAULT_LIMITS: ReconcileLimits = {
@@ -67,7 +65,6 @@ export const DEFAULT_LIMITS: ReconcileLimits = {
   parallelPulls: 2,
   parallelStops: 16,
   backoffCapMs: 60_000,
-  strictStartGraceMs: 5_000,
 }
 
 export interface ReconcileState {

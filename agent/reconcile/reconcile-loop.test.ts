@@ -314,6 +314,21 @@ describe('the reconciler', () => {
     await reconciler.stop()
   })
 
+  it('row 24: what may not be started is not, is tried again, and does not count as a failure of its program', async () => {
+    const { clock, engine, world, agent } = machine()
+    const { reconciler, status } = agent()
+    world.refuseStart = true
+    reconciler.start()
+    reconciler.setDesired([assignment({ unit: aUnitSpec({ singletonStrictMs: 30_000 }) })])
+    await clock.advance(10_000)
+    expect(engine.running(WEB)).toHaveLength(0)
+    expect(status()?.message).toBe('starting the container failed: no watchdog')
+    world.refuseStart = false
+    await clock.until(() => engine.running(WEB).length === 1, 'it is started', 30_000)
+    expect(status()?.restarts).toBe(0)
+    await reconciler.stop()
+  })
+
   it('pulls one image once for many instances and at most two images at a time', async () => {
     const { clock, engine, agent } = machine({ pullMs: 1_000 })
     const { reconciler, statuses } = agent()

@@ -57,6 +57,10 @@ export interface Reconciler {
   stop(): Promise<void>
   /** Runtime ids of the instance's containers that run. */
   containerIdsOf(instance: InstanceId): readonly string[]
+  /** Every container of ours here, running or not; null while an engine does not answer, so that it is not known. */
+  present(): readonly SeenContainer[] | null
+  /** What this node shall have; null until it is known. */
+  assignments(): readonly Assignment[] | null
   /** The runtime that has the instance's containers; undefined when none has. */
   runtimeOf(instance: InstanceId): Runtime | undefined
   /** The instance whose main container has this address; undefined for processes, which share their node's. */
@@ -90,6 +94,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
   let reasons: readonly Reason[] = []
   let life = new AbortController()
   let stopped = true
+  let looked = false
   const firstLook = Promise.withResolvers<void>()
 
   const containers = () => [...seen.values()].flat()
@@ -222,6 +227,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
     try {
       await look()
     } finally {
+      looked = true
       firstLook.resolve()
     }
     if (signal.aborted) return null
@@ -326,6 +332,8 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
       containers()
         .filter((container) => container.instance === instance && container.state === 'running')
         .map((container) => container.id),
+    present: () => (silent.size === 0 && looked ? containers() : null),
+    assignments: () => (desired === null ? null : [...desired.values()]),
     runtimeOf(instance) {
       const name = containers().find((container) => container.instance === instance)?.runtime
       return name === undefined ? undefined : runtimes.get(name)

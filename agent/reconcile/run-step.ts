@@ -18,6 +18,8 @@ export interface IngressTarget {
 
 /** What stands around a running instance: gateway and registrar. Each may be repeated; a rejection is tried again later. */
 export interface ReconcileHooks {
+  /** A container of it is about to be started; a rejection keeps it from that. */
+  onStart(instance: InstanceId, runtime: RuntimeName, id: string, assignment: Assignment): Promise<void>
   /** It runs and is healthy: open (or move) the way in. Called before readiness is said, and again after a restart that moved it. */
   onReady(instance: InstanceId, target: IngressTarget, assignment: Assignment): Promise<readonly PortBinding[]>
   /** Take it out of catalog and routes; the way in stays open for what is under way. */
@@ -103,6 +105,7 @@ async function attempt(
       return {}
     }
     case 'start':
+      if (assignment !== null) await deps.hooks.onStart(step.instance, step.runtime, step.id, assignment)
       await runtimeOf(deps, step.runtime).start(step.id)
       return {}
     case 'stop':

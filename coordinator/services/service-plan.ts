@@ -107,13 +107,19 @@ export type Standing =
   /** Its node has left the cluster. */
   | 'gone'
 
-/** Time that clocks, scheduling and a last stop may take beyond what a strict singleton's agent promises. */
+/** No coordinator's clock runs faster than this against that of a node, else a strict singleton may run twice (fault row 38). */
+export const CLOCK_RATE_BOUND = 1.5
+/** Time that scheduling, an engine that hangs and a last kill may take beyond what a strict singleton's node promises. */
 export const STRICT_MARGIN_MS = 15_000
 
-/** How long a strict singleton's node must be lost before its agent has stopped it for certain; null: not strict. */
+/**
+ * How long a strict singleton's node must be lost before it has been stopped there for certain, by our clock; null: not strict.
+ * What the node promises it counts by its own clock (ADR 0022).
+ */
 export function strictWaitMs(spec: ServiceSpec): number | null {
   const { singletonStrictMs, stopGraceMs } = spec.unit
-  return singletonStrictMs === null ? null : singletonStrictMs + stopGraceMs + STRICT_MARGIN_MS
+  if (singletonStrictMs === null) return null
+  return Math.ceil((singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND) + STRICT_MARGIN_MS
 }
 
 /** Whether silence of the node may be acted upon for this service now. */

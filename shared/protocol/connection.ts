@@ -5,6 +5,11 @@ export interface Connection {
   send(text: string): void
   /** Bytes queued and not yet handed to the network. */
   bufferedBytes(): number
+  /**
+   * When the latest ping that the peer has answered was sent, in monotonic ms of this end; null: none was answered yet. All that
+   * was sent before it has reached the peer: that much is certain, however long the answer took.
+   */
+  answeredMs(): number | null
   close(code: number, reason: string): void
   /** Handlers are set once, before the first message is delivered. */
   onMessage(handler: (text: string) => void): void

@@ -1,5 +1,5 @@
 /**
- * A websocket as a Connection, the same at both ends. A ping goes out every 10 s; a peer from which nothing came for 25 s is
+ * A websocket as a Connection, the same at both ends. A ping goes out every 5 s; a peer from which nothing came for 25 s is
  * dead, whatever TCP believes (fault row 26). Binary frames close 1003. The peer's slowness is bounded: more than
  * `maxBufferedBytes` waiting closes the connection (fault row 46).
  */
@@ -7,7 +7,7 @@ import type { Clock, Timer } from '../clock.ts'
 import type { Connection } from './connection.ts'
 import { CLOSE } from './frames.ts'
 
-const PING_INTERVAL_MS = 10_000
+export const PING_INTERVAL_MS = 5_000
 export const DEAD_AFTER_MS = 25_000
 const MAX_BUFFERED_BYTES = 16 * 1_048_576
 /** A peer that does not answer our close frame is cut off after this long. */
@@ -18,13 +18,13 @@ export interface RawWebSocket {
   readonly readyState: number
   readonly bufferedAmount: number
   send(text: string, callback: (error?: Error) => void): void
-  ping(): void
+  ping(payload: string): void
   close(code: number, reason: string): void
   terminate(): void
   on(event: 'message', handler: (data: unknown, isBinary: boolean) => void): unknown
   on(event: 'close', handler: (code: number, reason: Buffer) => void): unknown
   on(event: 'error', handler: (error: Error) => void): unknown
-  on(event: 'ping' | 'pong', handler: () => void): unknown
+  on(event: 'ping' | 'pong', handler: (payload: Buffer) => void): unknown
 }
 
 export interface WebSocketConnectionOptions {
@@ -42,6 +42,10 @@ export function webSocketConnection(socket: RawWebSocket, options: WebSocketConn
   let closed: { code: number; reason: string } | null = null
   let closing: { code: number; reason: string } | null = null
   let lastHeardMs = clock.monotonicMs()
+  let answeredMs: number | null = null
+  let pings = 0
+  /** Those not answered yet. */
+  const waiting = new Map<string, number>()
   let pingTimer: Timer | null = null
   let graceTimer: Timer | null = null
 
@@ -70,8 +74,12 @@ export function webSocketConnection(socket: RawWebSocket, options: WebSocketConn
       socket.terminate()
       return
     }
-    if (socket.readyState === 1) socket.ping()
-    pingTimer = clock.setTimer(PING_INTERVAL_MS / 2, ping)
+    if (socket.readyState === 1) {
+      pings += 1
+      waiting.set(String(pings), clock.monotonicMs())
+      socket.ping(String(pings))
+    }
+    pingTimer = clock.setTimer(PING_INTERVAL_MS, ping)
   }
 
   socket.on('message', (data, isBinary) => {
@@ -83,13 +91,20 @@ export function webSocketConnection(socket: RawWebSocket, options: WebSocketConn
     else early.push(text)
   })
   socket.on('ping', heard)
-  socket.on('pong', heard)
+  socket.on('pong', (payload) => {
+    heard()
+    const text = payload.toString()
+    const sentMs = waiting.get(text)
+    if (sentMs === undefined) return
+    answeredMs = sentMs
+    for (const earlier of waiting.keys()) if (Number(earlier) <= Number(text)) waiting.delete(earlier)
+  })
   socket.on('close', (code, reason) => finish(code, reason.toString()))
   // `close` follows every error with a code that says as much (1009 too large, 1007 bad UTF-8, 1006 cut).
   socket.on('error', (error) => {
     closing ??= { code: closeCodeOf(error), reason: error.message }
   })
-  pingTimer = clock.setTimer(PING_INTERVAL_MS / 2, ping)
+  pingTimer = clock.setTimer(PING_INTERVAL_MS, ping)
 
   return {
     send(text) {
@@ -101,6 +116,7 @@ export function webSocketConnection(socket: RawWebSocket, options: WebSocketConn
       }
     },
     bufferedBytes: () => socket.bufferedAmount,
+    answeredMs: () => answeredMs,
     close,
     onMessage(handler) {
       onMessage = handler

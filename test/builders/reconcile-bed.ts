@@ -1,5 +1,6 @@
 /** The agent’s reconciler on a model engine, without link and gateway. */
 import { expect } from 'vitest'
+import { UnavailableError } from '../../shared/errors.ts'
 import { silentLogger } from '../../shared/logger.ts'
 import { INSTANCE_PHASES, type InstanceStatus } from '../../shared/model/observation.ts'
 import type { UnitSpec } from '../../shared/model/unit.ts'
@@ -27,7 +28,7 @@ export function assignment(fields: Partial<Assignment> & { unit?: UnitSpec } = {
 export function machine(options: Partial<FakeEngineOptions> = {}) {
   const clock = virtualClock()
   const engine = fakeEngine({ clock, ...options })
-  const world = { health: { healthy: true, text: '' } as ProbeResult, inFlight: 0, contactMs: 0 as number | null | undefined }
+  const world = { health: { healthy: true, text: '' } as ProbeResult, inFlight: 0, refuseStart: false }
   const agent = (extraDeps: Partial<ReconcilerDeps> = {}, wrap: (runtime: Runtime) => Runtime = (runtime) => runtime) => {
     const log: string[] = []
     const statuses = new Map<string, InstanceStatus>()
@@ -43,6 +44,9 @@ export function machine(options: Partial<FakeEngineOptions> = {}) {
       clock,
       logger: silentLogger(),
       hooks: {
+        async onStart() {
+          if (world.refuseStart) throw new UnavailableError('no watchdog')
+        },
         async onReady(instance, target) {
           log.push(`open ${target.address}`)
           void instance

@@ -82,6 +82,8 @@ export interface FakeEngine {
   mend(image: string): void
   /** Ends a running container of the instance. */
   crash(instance: string, exitCode: number, options?: { readonly oomKilled?: boolean; readonly container?: string }): void
+  /** Kills a running container's processes past the engine, which may be down. */
+  kill(id: string): void
   /** A container of someone else takes a name. */
   occupyName(name: string): void
   /** Kills every container and breaks every event stream, as a restart of dockerd does. */
@@ -154,6 +156,10 @@ export function fakeEngine(options: FakeEngineOptions): FakeEngine {
     crash(instance, exitCode, { oomKilled = false, container: name } = {}) {
       for (const container of engine.running(instance))
         if (name === undefined || container.request.spec.name === name) end(container, exitCode, oomKilled)
+    },
+    kill(id) {
+      const container = engine.containers.get(id)
+      if (container) end(container, 137)
     },
     occupyName: (name) => void occupied.add(name),
     restart() {

@@ -2,13 +2,13 @@
  * A network in memory, under virtual time: dialers for nodes, one listener per coordinator address. Latency is drawn from a
  * seed; messages of one connection keep their order, as TCP does. Levers: cut one node off, drop its connections, make a link
  * half-open (nothing arrives, nobody is told), refuse dials, delay. What the real websocket promises is kept: a peer from which
- * nothing came is declared dead after 25 s.
+ * nothing came is declared dead after 25 s, and pings tell how late all that was sent has arrived.
  */
 import type { Clock, Timer } from '../../shared/clock.ts'
 import type { Random } from '../../shared/random.ts'
 import type { Connection, Dialer } from '../../shared/protocol/connection.ts'
 import { MAX_FRAME_BYTES } from '../../shared/protocol/frames.ts'
-import { DEAD_AFTER_MS } from '../../shared/protocol/websocket-connection.ts'
+import { DEAD_AFTER_MS, PING_INTERVAL_MS } from '../../shared/protocol/websocket-connection.ts'
 
 export interface ModelNetworkOptions {
   readonly clock: Clock
@@ -33,8 +33,8 @@ export interface NetworkTrace {
 export interface ModelNetwork {
   /** Opens `url` for dialing; returns how to close it (connections through it break). */
   listen(url: string, listener: ModelListener): () => void
-  /** The dialer of the host `name`. */
-  dialer(name: string): Dialer
+  /** The dialer of the host `name`, whose clock (default: the world's) tells when its pings were sent. */
+  dialer(name: string, clock?: Pick<Clock, 'monotonicMs'>): Dialer
   /** Nothing passes to or from `name`, and nobody is told: connections die after 25 s, dials hang until they time out (10 s). */
   partition(name: string): void
   heal(name: string): void
@@ -80,6 +80,9 @@ interface Link {
   /** What a partition holds back; TCP sends it again when the partition heals in time. */
   readonly held: { readonly direction: Direction; readonly text: string }[]
   deathTimer: Timer | null
+  /** The clock of the host. */
+  readonly clock: Pick<Clock, 'monotonicMs'>
+  answeredMs: number | null
   open: boolean
 }
 
@@ -138,6 +141,30 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
     link.deathTimer = null
   }
 
+  const passes = (link: Link, direction: Direction) => {
+    const receiver = link.ends[direction === 'up' ? 'down' : 'up']
+    return link.open && !receiver.closed && !link.deaf.has(direction) && !partitioned.has(link.name)
+  }
+  /** Behind what was sent before, as any frame; unlike those it draws nothing from the seed. */
+  const arrive = (link: Link, direction: Direction, then: () => void) => {
+    const delayMs = Math.max(minMs, link.busyUntilMs[direction] - clock.monotonicMs())
+    clock.setTimer(delayMs, () => {
+      if (passes(link, direction)) then()
+    })
+  }
+  const keepPinging = (link: Link) => {
+    clock.setTimer(PING_INTERVAL_MS, () => {
+      if (!link.open || link.ends.up.closed) return
+      const sentMs = link.clock.monotonicMs()
+      arrive(link, 'up', () =>
+        arrive(link, 'down', () => {
+          link.answeredMs = Math.max(link.answeredMs ?? 0, sentMs)
+        }),
+      )
+      keepPinging(link)
+    })
+  }
+
   const deliver = (link: Link, direction: Direction, text: string) => {
     const receiver = link.ends[direction === 'up' ? 'down' : 'up']
     if (!link.open || receiver.closed || link.deaf.has(direction)) return
@@ -170,6 +197,8 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
         if (link.open && !mine.closed) transmit(link, direction, text)
       },
       bufferedBytes: () => 0,
+      // Only agents ask.
+      answeredMs: () => (direction === 'up' ? link.answeredMs : null),
       close(code, reason) {
         if (mine.closed) return
         closeEnd(mine, code, reason)
@@ -193,7 +222,7 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
     }
   }
 
-  const connect = (name: string, url: string): Link => {
+  const connect = (name: string, url: string, hostClock: Pick<Clock, 'monotonicMs'>): Link => {
     const end = (): End => ({ onMessage: null, onClose: null, early: [], closed: null })
     const link: Link = {
       name,
@@ -206,8 +235,11 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
       busyUntilMs: { up: 0, down: 0 },
       held: [],
       deathTimer: null,
+      clock: hostClock,
+      answeredMs: null,
       open: true,
     }
+    keepPinging(link)
     const group = links.get(name) ?? new Set()
     group.add(link)
     links.set(name, group)
@@ -225,7 +257,7 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
           for (const link of [...group]) if (link.url === url) abandon(link, 'down', 'the coordinator is gone')
       }
     },
-    dialer: (name) => ({
+    dialer: (name, hostClock = clock) => ({
       dial(url, credential, signal) {
         dials.push({ atMs: clock.monotonicMs(), from: name, url })
         return new Promise((resolve) => {
@@ -241,7 +273,7 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
             if (!listener || blocked.get(name) === url) return resolve({ kind: 'failed', detail: 'connection refused' })
             const nodeId = listener.authenticate(credential)
             if (nodeId === null) return resolve({ kind: 'rejected', status: 401, detail: 'the coordinator answered 401' })
-            const link = connect(name, url)
+            const link = connect(name, url, hostClock)
             listener.accept(endOf(link, 'down'), nodeId)
             resolve({ kind: 'open', connection: endOf(link, 'up') })
           })

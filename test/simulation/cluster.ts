@@ -49,6 +49,8 @@ export interface ClusterOptions {
   readonly schedulers?: Scheduler[]
   /** Rate of the clock of the next machine or coordinator; default always 1. */
   readonly rateOf?: () => number
+  /** Rate of the clocks of coordinators, if another one. */
+  readonly coordinatorRate?: number
 }
 
 export interface SimCluster {
@@ -174,6 +176,8 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
       const host = hosts.get(machine.name)
       if (!host) return
       killAgentOn(hostParts, host)
+      host.gone = true
+      host.watchdog?.end()
       network.drop(machine.name)
       hosts.delete(machine.name)
     },
@@ -222,7 +226,7 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
     const process = await startCoordinatorProcess(
       {
         url,
-        clock: machineClock(clock, rateOf()),
+        clock: machineClock(clock, options.coordinatorRate ?? rateOf()),
         random: nextRandom(),
         storeRandom: nextRandom(),
         disk,
@@ -375,7 +379,10 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
       }
     },
     async stop() {
-      for (const host of hosts.values()) host.life?.end()
+      for (const host of hosts.values()) {
+        host.life?.end()
+        host.watchdog?.end()
+      }
       old?.kill()
       present?.kill()
       present = null

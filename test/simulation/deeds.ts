@@ -22,6 +22,7 @@ export interface Chaos {
   readonly hasMachines: boolean
   /** Only voluntary disruption: what serves is counted after every step (I4). */
   readonly calm: boolean
+  readonly strictMs: number
   /** Revision counters, so that each deploy differs. */
   version: number
   readonly apps: Set<string>
@@ -269,7 +270,7 @@ export async function deploy(chaos: Chaos, name: string, isGood = false): Promis
       update,
       replicas: name === 'lock' ? 1 : 2,
       ...(name === 'shop' ? { scale: [1, 8] } : {}),
-      ...(name === 'lock' ? { strictMs: 20_000 } : {}),
+      ...(name === 'lock' ? { strictMs: chaos.strictMs } : {}),
     }),
   )
   chaos.apps.add(name)

@@ -50,6 +50,7 @@ export function tellingConnection(connection: Connection, nodeId: string, tell: 
       tell({ who: 'coordinator', kind: 'message', what: `${type} to ${nodeId}`, when: 'after' })
     },
     bufferedBytes: () => connection.bufferedBytes(),
+    answeredMs: () => connection.answeredMs(),
     close: (code, reason) => connection.close(code, reason),
     onMessage: (handler) => connection.onMessage(handler),
     onClose: (handler) => connection.onClose(handler),

@@ -12,6 +12,7 @@ import type { ModelNetwork } from '../fakes/model-network.ts'
 import type { VirtualClock } from '../fakes/virtual-clock.ts'
 import { COORDINATOR_URLS, STATE_DIR } from './coordinator-process.ts'
 import { type EffectListener, tellingFiles } from './effects.ts'
+import { modelFenceHost } from './host-fence.ts'
 import { type Life, newLife } from './life.ts'
 import { type ModelGateway, modelGateway, modelMeter, modelProbes } from './model-agent-parts.ts'
 import { type MachineClock, machineClock } from './process-clock.ts'
@@ -29,12 +30,16 @@ export interface Host {
   agent: Agent | null
   gateway: ModelGateway | null
   life: Life | null
+  /** Stops its strict singletons when their lease runs out; outlives the agent. */
+  watchdog: Life | null
   /** What its machine was told to join with; it may be asked for again after a crash. */
   token: string | null
   /** null until it joined. */
   nodeId: string | null
   /** The coordinator told it to leave. */
   left: boolean
+  /** The machine was deleted. */
+  gone: boolean
 }
 
 export interface HostParts {
@@ -75,9 +80,11 @@ export function newHost(
     agent: null,
     gateway: null,
     life: null,
+    watchdog: null,
     token: null,
     nodeId: null,
     left: false,
+    gone: false,
   }
 }
 
@@ -134,9 +141,9 @@ async function runAgent(parts: HostParts, host: Host, life: Life): Promise<void>
     logger,
   })
   host.nodeId = identity.nodeId
-  const runtime = life.own(
-    host.engine.runtime({ clusterId: identity.clusterId, nodeId: identity.nodeId, bridgeAddress: host.address }),
-  )
+  const { clusterId, nodeId } = identity
+  const engine = host.engine.runtime({ clusterId, nodeId, bridgeAddress: host.address })
+  const runtime = life.own(engine)
   const isUp = (address: string) =>
     [...host.engine.containers.values()].some(
       (container) => container.state === 'running' && container.address === address && parts.isGood(container.request.spec.image),
@@ -144,13 +151,14 @@ async function runAgent(parts: HostParts, host: Host, life: Life): Promise<void>
   const gateway = modelGateway()
   host.gateway = gateway
   const agent = await createAgent({
-    facts: { ...facts, clusterId: identity.clusterId, nodeId: identity.nodeId, bootId: `${host.name}-${parts.nextLife()}` },
+    facts: { ...facts, clusterId, nodeId, bootId: `${host.name}-${parts.nextLife()}` },
     credential: identity.credential,
     urls: [...COORDINATOR_URLS],
     stateDir: STATE_DIR,
     runtimes: [runtime],
+    fence: modelFenceHost(host, life, engine, parts),
     prober: createProber({ clock: life.clock, logger, network: life.own(modelProbes(host.clock, isUp)) }),
-    dialer: life.own(network.dialer(host.name)),
+    dialer: life.own(network.dialer(host.name, host.clock)),
     clock: life.clock,
     random: own,
     logger,

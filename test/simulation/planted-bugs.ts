@@ -23,6 +23,9 @@ const CAPACITY = 'coordinator/fleet/plan-capacity.ts'
 const REPLACE = 'coordinator/services/plan-replace.ts'
 const SERVICE_PLAN = 'coordinator/services/service-plan.ts'
 
+const FENCE_PLAN = 'agent/fence/plan-fence.ts'
+const WATCHDOG_SLEEPS: Patch = { file: FENCE_PLAN, from: 'if (nowMs < deadlineMs)', to: 'if (nowMs < Number.MAX_VALUE)' }
+
 export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'no-epoch-fence',
@@ -225,18 +228,44 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'singleton-replaced-early',
     mistake: 'a strict singleton is replaced before its agent must have stopped it',
-    patches: [{ file: SERVICE_PLAN, from: ': singletonStrictMs + stopGraceMs + STRICT_MARGIN_MS', to: ': 0' }],
+    patches: [{ file: SERVICE_PLAN, from: 'return Math.ceil((singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND) + STRICT_MARGIN_MS', to: 'return 0' }],
   },
   {
     name: 'singleton-not-fenced',
-    mistake: 'the agent of a strict singleton lets it run on without a coordinator',
+    mistake: 'neither the agent of a strict singleton nor its watchdog ends it without a coordinator',
     patches: [
       {
         file: AGENT_PLAN,
         from: 'if (unit.singletonStrictMs === null) return null',
         to: 'if (unit.singletonStrictMs !== 0) return null',
       },
+      WATCHDOG_SLEEPS,
     ],
+  },
+  {
+    name: 'singleton-outlives-its-agent',
+    mistake: 'nothing but the agent ends a strict singleton: when it is dead nobody does',
+    patches: [WATCHDOG_SLEEPS],
+  },
+  {
+    name: 'singleton-never-killed',
+    mistake: 'an engine that hangs is asked to stop a strict singleton, and nothing else is done',
+    patches: [{ file: FENCE_PLAN, from: 'else if (nowMs >= killAtMs)', to: 'else if (nowMs < 0)' }],
+  },
+  {
+    name: 'watchdog-not-replaced',
+    mistake: 'a watchdog that died is not missed',
+    patches: [{ file: 'agent/fence/lease-keeper.ts', from: 'isOurs && watchdog.isAlive()', to: 'isOurs' }],
+  },
+  {
+    name: 'lease-not-renewed',
+    mistake: 'the lease is written once, so the watchdog ends strict singletons of a node that has contact',
+    patches: [{ file: 'agent/fence/lease-keeper.ts', from: 'if (text === written) return', to: 'if (written !== null) return' }],
+  },
+  {
+    name: 'clock-rates-not-counted',
+    mistake: 'a strict singleton is replaced as if all clocks ran alike',
+    patches: [{ file: SERVICE_PLAN, from: '(singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND', to: 'singletonStrictMs + stopGraceMs' }],
   },
   {
     name: 'nothing-adopted',

@@ -5,9 +5,11 @@
 import { drainNode } from '../../coordinator/fleet/node-actions.ts'
 import { ConflictError, NotFoundError } from '../../shared/errors.ts'
 import type { Pool } from '../../shared/model/node.ts'
+import { CLOCK_RATE_BOUND } from '../../coordinator/services/service-plan.ts'
 import { aPool } from '../builders/records.ts'
 import { anApp } from './apps.ts'
 import { type ClusterOptions, CoordinatorDied, type SimCluster } from './cluster.ts'
+import { killWatchdogOn } from './host-fence.ts'
 import { containersOf } from './invariants.ts'
 
 export interface Story {
@@ -325,6 +327,66 @@ export const FAULT_STORIES: readonly Story[] = [
       const [where = 'h1'] = [...cluster.running().values()]
       cluster.partition(where)
       await stage.until(() => [...cluster.running().values()].some((host) => host !== where), 'it runs elsewhere', 300_000)
+      cluster.heal(where)
+      await stage.settle()
+    },
+  },
+  {
+    name: 'strict singleton whose agent dies',
+    options: { hosts: 3 },
+    async before(stage) {
+      await stage.insist(() => stage.cluster.deploy(anApp({ name: 'lock', image: 'lock:1', replicas: 1, strictMs: 60_000 })))
+      await stage.settle()
+    },
+    async tell(stage) {
+      const { cluster } = stage
+      const before = containersOf(cluster)
+      await stage.advance(150_000)
+      expectThat(containersOf(cluster) === before, 'it runs on while there is contact')
+      const [where = 'h1'] = [...cluster.running().values()]
+      // The agent sees to it that there is always one.
+      killWatchdogOn(cluster.host(where), cluster.trace)
+      await stage.advance(5_000)
+      cluster.killAgent(where)
+      // Not by the stage, which would start it again.
+      await cluster.advance(70_000)
+      expectThat(cluster.running().size === 0, 'it ends on its node while no agent lives there')
+      await cluster.until(() => cluster.running().size > 0, 'it runs elsewhere', 300_000)
+      cluster.startAgent(where)
+      await stage.settle()
+    },
+  },
+  {
+    name: 'strict singleton cut off while its engine hangs',
+    options: { hosts: 3 },
+    async before(stage) {
+      await stage.insist(() => stage.cluster.deploy(anApp({ name: 'lock', image: 'lock:1', replicas: 1, strictMs: 60_000 })))
+      await stage.settle()
+    },
+    async tell(stage) {
+      const { cluster } = stage
+      const [where = 'h1'] = [...cluster.running().values()]
+      const { engine } = cluster.host(where)
+      engine.hangMs = 20_000
+      cluster.partition(where)
+      await stage.until(() => [...cluster.running().values()].some((host) => host !== where), 'it runs elsewhere', 300_000)
+      engine.hangMs = 0
+      cluster.heal(where)
+      await stage.settle()
+    },
+  },
+  {
+    name: 'strict singleton, the clocks as far apart as they may be',
+    options: { hosts: 3, coordinatorRate: CLOCK_RATE_BOUND },
+    async before(stage) {
+      await stage.insist(() => stage.cluster.deploy(anApp({ name: 'lock', image: 'lock:1', replicas: 1, strictMs: 600_000 })))
+      await stage.settle()
+    },
+    async tell(stage) {
+      const { cluster } = stage
+      const [where = 'h1'] = [...cluster.running().values()]
+      cluster.partition(where)
+      await stage.until(() => [...cluster.running().values()].some((host) => host !== where), 'it runs elsewhere', 1_200_000)
       cluster.heal(where)
       await stage.settle()
     },
