@@ -4,7 +4,6 @@ import { systemClock } from '../../shared/clock.ts'
 import { messageOf } from '../../shared/errors.ts'
 import { pinoLogger } from '../../shared/pino-logger.ts'
 import { VERSION } from '../../shared/version.ts'
-import { dockerFenceHands } from '../runtime/docker/docker-fence.ts'
 import { processFenceHands } from '../runtime/process/process-fence.ts'
 import { readBootId } from '../runtime/process/process-table.ts'
 import { runFence } from './fence-loop.ts'
@@ -29,11 +28,17 @@ export async function runWatchdog(argv: readonly string[]): Promise<number> {
   const bootId = readBootId()
   const hands =
     values.engine === 'docker'
-      ? { docker: dockerFenceHands({ socketPath: values['docker-socket'], clock }) }
+      ? // Its client is worth ten megabytes, which a node without an engine need not have.
+        {
+          docker: (await import('../runtime/docker/docker-fence.ts')).dockerFenceHands({
+            socketPath: values['docker-socket'],
+            clock,
+          }),
+        }
       : { process: processFenceHands(stateDir) }
-  const mine = claim(stateDir)
-  logger.info('the watchdog of strict singletons runs', { version: VERSION })
   try {
+    const mine = claim(stateDir)
+    logger.info('the watchdog of strict singletons runs', { version: VERSION })
     for (;;) {
       await runFence({ lease, hands, bootId, steadyMs: hostSteadyMs, clock, logger, isOver: () => !holds(stateDir, mine) })
       if (!holds(stateDir, mine)) break

@@ -228,7 +228,13 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'singleton-replaced-early',
     mistake: 'a strict singleton is replaced before its agent must have stopped it',
-    patches: [{ file: SERVICE_PLAN, from: 'return Math.ceil((singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND) + STRICT_MARGIN_MS', to: 'return 0' }],
+    patches: [
+      {
+        file: SERVICE_PLAN,
+        from: 'return Math.ceil((singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND) + STRICT_MARGIN_MS',
+        to: 'return 0',
+      },
+    ],
   },
   {
     name: 'singleton-not-fenced',
@@ -265,7 +271,9 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'clock-rates-not-counted',
     mistake: 'a strict singleton is replaced as if all clocks ran alike',
-    patches: [{ file: SERVICE_PLAN, from: '(singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND', to: 'singletonStrictMs + stopGraceMs' }],
+    patches: [
+      { file: SERVICE_PLAN, from: '(singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND', to: 'singletonStrictMs + stopGraceMs' },
+    ],
   },
   {
     name: 'nothing-adopted',
