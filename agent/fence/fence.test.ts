@@ -8,11 +8,11 @@ import { UnavailableError } from '../../shared/errors.ts'
 import { silentLogger } from '../../shared/logger.ts'
 import { virtualClock } from '../../test/fakes/virtual-clock.ts'
 import { runFence } from './fence-loop.ts'
-import { deadlineMsOf, decodeLease, encodeLease, type Lease, START_GRACE_MS } from './lease.ts'
+import { decodeLease, encodeLease, type Lease } from './lease.ts'
 import { leaseFile } from './lease-file.ts'
 import { createLeaseKeeper } from './lease-keeper.ts'
 import { planFence } from './plan-fence.ts'
-import { LINGER_MS, planLease } from './plan-lease.ts'
+import { deadlineMsOf, LINGER_MS, planLease, START_GRACE_MS } from './plan-lease.ts'
 
 const WEB = 'lock/web/1/1'
 const STRICT = { instance: WEB, runtime: 'docker' as const, afterMs: 30_000, stopGraceMs: 2_000 }

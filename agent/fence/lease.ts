@@ -28,18 +28,8 @@ const leaseSchema = z.strictObject({
 export type LeasedInstance = Readonly<z.infer<typeof leasedInstanceSchema>>
 export type Lease = Readonly<z.infer<typeof leaseSchema>>
 
-/** A strict singleton that was found running by an agent without any contact is stopped after this. */
-export const START_GRACE_MS = 5_000
 /** Rewritten in place by whole blocks, a lease needs no room that it does not have: a full disk cannot end it. */
 const BLOCK_BYTES = 4_096
-
-/** From this instant on a strict singleton must not run, unless a coordinator is heard before. */
-export function deadlineMsOf(
-  { contactMs, startedMs }: { readonly contactMs: number | null; readonly startedMs: number },
-  afterMs: number,
-): number {
-  return contactMs === null ? startedMs + Math.min(afterMs, START_GRACE_MS) : contactMs + afterMs
-}
 
 /** Checksum, then the lease, filled up to whole blocks. */
 export function encodeLease(lease: Lease): string {

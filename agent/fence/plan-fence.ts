@@ -4,7 +4,8 @@
  */
 import type { Plan, Reason } from '../../shared/plan.ts'
 import { earliest } from '../../shared/plan.ts'
-import { deadlineMsOf, type Lease, type LeasedInstance } from './lease.ts'
+import type { Lease, LeasedInstance } from './lease.ts'
+import { deadlineMsOf } from './plan-lease.ts'
 
 interface Target {
   readonly instance: string

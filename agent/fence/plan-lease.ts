@@ -29,6 +29,17 @@ export interface LeaseInput {
 /** Longer than any step takes that was under way when the need was over. */
 export const LINGER_MS = 120_000
 
+/** A strict singleton that was found running by an agent without any contact is stopped after this. */
+export const START_GRACE_MS = 5_000
+
+/** From this instant on a strict singleton must not run, unless a coordinator is heard before. */
+export function deadlineMsOf(
+  { contactMs, startedMs }: { readonly contactMs: number | null; readonly startedMs: number },
+  afterMs: number,
+): number {
+  return contactMs === null ? startedMs + Math.min(afterMs, START_GRACE_MS) : contactMs + afterMs
+}
+
 export function planLease({ assigned, present, kept }: LeaseInput, nowMs: number): ReadonlyMap<InstanceId, KeptInstance> {
   const next = new Map<InstanceId, KeptInstance>()
   for (const [instance, before] of kept) {

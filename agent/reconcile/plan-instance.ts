@@ -3,7 +3,7 @@
  * plan-failure.ts for what follows a run that failed.
  */
 import { compare } from '../../shared/compare.ts'
-import { deadlineMsOf } from '../fence/lease.ts'
+import { deadlineMsOf } from '../fence/plan-lease.ts'
 import type { RestartPolicy, UnitSpec } from '../../shared/model/unit.ts'
 import { earliest } from '../../shared/plan.ts'
 import type { Assignment } from '../../shared/protocol/frames.ts'

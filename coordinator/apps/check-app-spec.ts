@@ -8,6 +8,7 @@ import type { AppSpec, ServiceSpec } from '../../shared/model/app.ts'
 import { type AppPolicy, SAFE_POLICY } from './context.ts'
 import { ROOT_CAPABILITIES } from './read-privileges.ts'
 import { dangerOf } from './read-volumes.ts'
+import { MIN_SINGLETON_MS } from './read-x-rubato.ts'
 import { checkBounds } from './spec-bounds.ts'
 
 export interface AppSpecCheck {
@@ -57,6 +58,9 @@ function checkService(service: ServiceSpec, path: string, names: ReadonlySet<str
     if (schedule.min > schedule.max || schedule.min < scale.min || schedule.max > scale.max)
       faults.push({ path: `${path}/scale/schedules/${index}`, message: 'its bounds are not within min and max of the scaling' })
   })
+  const { singletonStrictMs } = service.unit
+  if (singletonStrictMs !== null && singletonStrictMs < MIN_SINGLETON_MS)
+    faults.push({ path: `${path}/unit/singletonStrictMs`, message: `it is at least ${MIN_SINGLETON_MS}` })
   if (service.job !== undefined) checkJob(service, path, faults)
   service.unit.containers.forEach((container, index) => {
     if (service.unit.runtime === 'docker' && container.image === '')

@@ -16,6 +16,7 @@ import {
   DEFAULT_DRAIN_MS,
   DEFAULT_SINGLETON_MS,
   loadSources,
+  MIN_SINGLETON_MS,
   ms,
   needsKeys,
   partOf,
@@ -226,6 +227,11 @@ function buildSpec(
           ? DEFAULT_SINGLETON_MS
           : (ms(x.value.singleton.after) ?? DEFAULT_SINGLETON_MS),
   }
+  if (unit.singletonStrictMs !== null && unit.singletonStrictMs < MIN_SINGLETON_MS)
+    report.fault(
+      partOf(x, 'singleton'),
+      `a strict singleton must be allowed ${MIN_SINGLETON_MS / 1000}s without a coordinator, or it ends at every hiccup`,
+    )
   const replicas = replicasOf(context, main, scale)
   checkScheduler(context, main)
   if (job === null) checkSingleton(context, main, scale, replicas)

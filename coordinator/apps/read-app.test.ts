@@ -243,6 +243,7 @@ describe('deploy and x-rubato', () => {
     expect((await refuseOne('deploy: {replicas: 2}\nx-rubato: {singleton: strict}')).path).toBe(
       '/services/web/x-rubato/singleton',
     )
+    expect((await refuseOne('x-rubato: {singleton: {after: 14s}}')).message).toMatch(/allowed 15s without a coordinator/)
   })
 
   it('processes need a command and no image', async () => {

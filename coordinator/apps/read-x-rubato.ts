@@ -20,6 +20,8 @@ export const SCALE_DEFAULTS = {
 export const DEFAULT_DRAIN_MS = 10_000
 /** How long a strict singleton outlives the loss of the coordinator. */
 export const DEFAULT_SINGLETON_MS = 60_000
+/** Agents are answered every 5 s: with less, a lost answer or a slow network would end what has contact. */
+export const MIN_SINGLETON_MS = 15_000
 const DEFAULT_PULL_MS = 2_000
 
 export interface XRubatoReading {
