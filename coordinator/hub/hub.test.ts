@@ -291,6 +291,25 @@ describe('hub and link', () => {
     expect(bed.hub.observed.instance('shop/web/7/1')).toMatchObject({ nodeId: 'n-2', containerId: 'real', phase: 'ready' })
   })
 
+  it('row 24, row 26: contact is the last word that was answered, not a connection that stays open', async () => {
+    await start(['n-1'])
+    const agent = await bed.agent('n-1')
+    expect(agent.link.contactMs()).toBeNull()
+    await bed.clock.until(() => agent.link.connected(), 'the connection')
+    await bed.clock.advance(60_000)
+    expect(bed.clock.monotonicMs() - (agent.link.contactMs() ?? 0)).toBeLessThan(6_000)
+    for (const direction of ['up', 'down'] as const) {
+      await bed.clock.until(() => agent.link.connected(), 'a connection')
+      await bed.clock.advance(10_000)
+      bed.network.halfOpen('n-1', direction)
+      const cutMs = bed.clock.monotonicMs()
+      await bed.clock.advance(20_000)
+      expect(agent.link.connected()).toBe(true)
+      expect(agent.link.contactMs()).toBeLessThanOrEqual(cutMs)
+      await bed.clock.advance(10_000)
+    }
+  })
+
   it('unknown frame types are counted, bad ones close the link, another major is refused', async () => {
     await start(['n-1'])
     const agent = await bed.agent('n-1')

@@ -5,7 +5,7 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { virtualClock } from '../../test/fakes/virtual-clock.ts'
 import type { Connection } from './connection.ts'
 import { CLOSE } from './frames.ts'
-import { DEAD_AFTER_MS, webSocketConnection } from './websocket-connection.ts'
+import { DEAD_AFTER_MS, PING_INTERVAL_MS, webSocketConnection } from './websocket-connection.ts'
 
 describe('a websocket connection', () => {
   const cleanups: (() => void)[] = []
@@ -20,6 +20,28 @@ describe('a websocket connection', () => {
     connection.onClose((code) => closed.resolve(code))
     await clock.advance(DEAD_AFTER_MS + 10_000)
     expect(await closed.promise).toBe(1006)
+  })
+
+  it('row 24: tells when the latest ping that was answered was sent, not when the answer came', async () => {
+    const clock = virtualClock()
+    const { connection, peer } = await pair(clock, { autoPong: false })
+    const pings: Buffer[] = []
+    peer.on('ping', (payload: Buffer) => pings.push(payload))
+    const arrived = async (count: number) => {
+      while (pings.length < count) await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    await clock.advance(PING_INTERVAL_MS)
+    await arrived(1)
+    await clock.advance(PING_INTERVAL_MS)
+    await arrived(2)
+    expect(connection.answeredMs()).toBeNull()
+    peer.pong('nothing that was asked')
+    peer.pong(pings[0])
+    const answered = async () => {
+      while (connection.answeredMs() === null) await new Promise((resolve) => setTimeout(resolve, 5))
+      return connection.answeredMs()
+    }
+    expect(await answered()).toBe(PING_INTERVAL_MS)
   })
 
   it('row 46: a peer that stops reading is cut off when its bytes pass the cap', async () => {

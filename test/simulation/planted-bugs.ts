@@ -265,7 +265,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'lease-not-renewed',
-    mistake: 'the lease is written once, so the watchdog ends strict singletons of a node that has contact',
+    mistake: 'the lease is written once: what is started after that is not in it',
     patches: [{ file: 'agent/fence/lease-keeper.ts', from: 'if (text === written) return', to: 'if (written !== null) return' }],
   },
   {
