@@ -190,7 +190,7 @@ const LINES = [
   "RestartSec=2",
   "# 78: the configuration cannot be used; starting again would not help.",
   "RestartPreventExitStatus=78",
-  "# Only the agent is stopped: what it runs outlives it, and is adopted by the next one.",
+  "# Only the agent is stopped: what it runs outlives it, and is adopted by the next one. So does the watchdog of strict singletons.",
   "KillMode=process",
   "OOMScoreAdjust=-900",
   "LimitNOFILE=1048576",

@@ -42,7 +42,7 @@ export const FAULT_ROWS: readonly FaultRow[] = [
   { row: 21, fault: 'recorded as stopped, still running' },
   { row: 22, fault: 'an image cannot be pulled, or the pull stalls' },
   { row: 23, fault: 'agent cut off, coordinator fine' },
-  { row: 24, fault: 'strict singleton cut off', gap: 'with a container engine on real hosts; real processes are tested' },
+  { row: 24, fault: 'strict singleton cut off' },
   { row: 25, fault: 'a cut-off node comes back' },
   { row: 26, fault: 'connection half open' },
   { row: 27, fault: '200 agents reconnect at once' },
