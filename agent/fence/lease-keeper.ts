@@ -53,6 +53,8 @@ export interface LeaseKeeper {
 
 /** A watchdog that died is missed after this long at most. */
 const RENEW_MS = 1_000
+/** Between attempts to start one. */
+const START_AGAIN_MS = 5_000
 
 export function createLeaseKeeper(deps: LeaseKeeperDeps): LeaseKeeper {
   const { host, clock, logger } = deps
@@ -65,6 +67,7 @@ export function createLeaseKeeper(deps: LeaseKeeperDeps): LeaseKeeper {
   /** A watchdog of this life's own program runs. */
   let isOurs = false
   let starting: Promise<void> | null = null
+  let startNotBeforeMs = Number.NEGATIVE_INFINITY
 
   const toSteady = (monotonicMs: number) => monotonicMs + host.steadyMs() - clock.monotonicMs()
   const contactMs = () => {
@@ -76,6 +79,8 @@ export function createLeaseKeeper(deps: LeaseKeeperDeps): LeaseKeeper {
     if (kept.size === 0) {
       if (written !== null || earlier !== null) file.remove()
       written = null
+      // It ends by itself.
+      isOurs = false
       return
     }
     const instances = [...kept.values()].map(({ instance, runtime, afterMs, stopGraceMs, ids }) => ({
@@ -117,10 +122,16 @@ export function createLeaseKeeper(deps: LeaseKeeperDeps): LeaseKeeper {
         kept = planLease({ assigned: assigned ?? [], present: deps.present(), kept }, host.steadyMs())
       try {
         write()
-        await ensureWatchdog()
       } catch (error) {
-        logger.error('the lease of strict singletons cannot be kept: they will be stopped', { error: messageOf(error) })
+        logger.error('the lease of strict singletons cannot be renewed: they will be stopped', { error: messageOf(error) })
       }
+      if (clock.monotonicMs() >= startNotBeforeMs)
+        try {
+          await ensureWatchdog()
+        } catch (error) {
+          startNotBeforeMs = clock.monotonicMs() + START_AGAIN_MS
+          logger.error('strict singletons have no watchdog', { error: messageOf(error) })
+        }
       return kept.size === 0 ? null : clock.now() + RENEW_MS
     },
   })

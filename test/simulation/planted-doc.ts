@@ -34,6 +34,7 @@ function caughtBy(known: Catch | undefined): string {
 
 function seedOf(known: Catch | undefined): string {
   if (!known) return '*not yet known*'
+  if (known.seed === null && known.seedsTried === 0) return 'not tried'
   if (known.seed === null) return `none of ${known.seedsTried}`
   return known.story === null ? `${known.seed}: ${known.violation.replaceAll('|', '\\|')}` : String(known.seed)
 }
