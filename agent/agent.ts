@@ -170,6 +170,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
     clock,
     logger: logger.with({ part: 'reconcile' }),
     lastContactMonotonicMs: () => leases.contactMs(),
+    confirmedMonotonicMs: () => link.confirmedMs(),
     hooks: {
       async onStart(_instance, _runtime, id, assignment) {
         const [strict] = strictOf([assignment])

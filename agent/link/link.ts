@@ -90,6 +90,11 @@ export interface Link {
    * same; null: none yet. A connection that is open says nothing: its other end may have been silent for long.
    */
   contactMs(): number | null
+  /**
+   * The latest contact since which the desired set is certainly as the coordinator has it: this connection brought the full one, and
+   * what changed comes before the answer to a ping; null: this connection has not brought it.
+   */
+  confirmedMs(): number | null
   readonly keyRing: KeyRing
   /** The highest epoch that was heard of, and the epoch of each set as it stands. */
   held(): {
@@ -364,6 +369,7 @@ export function createLink(deps: LinkDeps): Link {
     counters,
     connected: () => open !== null,
     contactMs: contact,
+    confirmedMs: () => (open !== null && sets.desired.inSync ? contact() : null),
     held: () => ({
       highestEpoch,
       sets: { desired: sets.desired.epoch, keys: sets.keys.epoch, routes: sets.routes.epoch },

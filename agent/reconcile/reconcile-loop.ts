@@ -37,6 +37,8 @@ export interface ReconcilerDeps {
   emit(statuses: readonly InstanceStatus[], gone: readonly InstanceId[]): void
   /** Monotonic ms of the last word from a coordinator; null: none yet. Default: always just now. */
   readonly lastContactMonotonicMs?: () => number | null
+  /** Monotonic ms of the last word from a coordinator by which the present set still holds; null, and default: only a new set tells. */
+  readonly confirmedMonotonicMs?: () => number | null
   readonly limits?: Partial<ReconcileLimits>
   /** Longest time between two looks at the engine when nothing happens. Default 10 s. */
   readonly pollMs?: number
@@ -247,7 +249,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
         inFlight: hooks.inFlight,
         runtimes: new Map([...runtimes.keys()].map((name) => [name, silent.has(name) ? 'silent' : 'answers'])),
         lastContactMs: deps.lastContactMonotonicMs ? deps.lastContactMonotonicMs() : clock.monotonicMs(),
-        confirmedAtMs,
+        confirmedAtMs: latest(confirmedAtMs, deps.confirmedMonotonicMs?.() ?? null),
         agentStartedMs,
         nowWallMs: clock.now(),
         limits,
@@ -348,4 +350,8 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
     assignmentOf: (instance) => desired?.get(instance),
     reasons: () => reasons,
   }
+}
+
+function latest(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? (a ?? b) : Math.max(a, b)
 }

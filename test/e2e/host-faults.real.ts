@@ -180,6 +180,6 @@ describe.skipIf(!isRootOnDebian())('faults of hosts', { timeout: 600_000 }, () =
     stop_grace_period: 1s
     ${HEALTH}
     deploy: { resources: { reservations: { cpus: "0.2", memory: 64M } } }
-    x-rubato: { singleton: { after: 5s }, health: { http: /health }, drain: 0s }
+    x-rubato: { singleton: { after: 15s }, health: { http: /health }, drain: 0s }
 `
 })
