@@ -469,8 +469,14 @@ async function orFails(chaos: Chaos, deed: () => Promise<void>): Promise<void> {
     await deed()
   } catch (error) {
     const { store } = chaos.cluster
+    // A slow commit may find that another one was faster.
     const isOurs =
-      store.away || store.full || store.conflictRate > 0 || error instanceof CoordinatorDied || chaos.cluster.hasOldLeader
+      store.away ||
+      store.full ||
+      store.conflictRate > 0 ||
+      store.slowMs > 0 ||
+      error instanceof CoordinatorDied ||
+      chaos.cluster.hasOldLeader
     if (error instanceof Error && error.name === 'InvariantViolation') throw error
     if (!isOurs) throw error
     chaos.cluster.trace.line(`refused: ${error instanceof Error ? error.message : String(error)}`)
