@@ -38,9 +38,9 @@ import {
   databasePath,
   historyPath,
   loadCoordinatorConfig,
-  offeredPrice,
 } from './config.ts'
 import { countObjects, createCoordinator } from './coordinator.ts'
+import { offeredPrice } from './pool-settings.ts'
 import { forecastMetrics } from './forecast/forecast-metrics.ts'
 import { scalingMetrics } from './scaling/scaling-metrics.ts'
 import { historyMetrics } from './history/history-metrics.ts'

@@ -2,7 +2,7 @@
 import type { Clock } from '../../shared/clock.ts'
 import type { Files } from '../../shared/files.ts'
 import type { Logger } from '../../shared/logger.ts'
-import { capacityOf, type OfferingSettings, type ProviderSettings } from '../config.ts'
+import { capacityOf, type OfferingSettings, type ProviderSettings } from '../pool-settings.ts'
 import { createExecProvider } from './exec/exec-provider.ts'
 import { createLocalProvider } from './local/local-provider.ts'
 import type { Processes } from './processes.ts'
