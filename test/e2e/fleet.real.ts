@@ -150,7 +150,8 @@ describe.skipIf(!isRootOnDebian())('the fleet, machines with engines of their ow
     expect((await bed.instances()).length).toBe(1)
     expect((await bed.liveNodes()).length).toBe(1)
     expect(bed.cloud.machines.every((machine) => machine.deleted && !machine.host.running)).toBe(true)
-    expect((await bed.events('machine.requested')).length).toBe(6)
+    // One for the jump, two for the burst, one that its pool had sold out and the one that stood in for it.
+    expect((await bed.events('machine.requested')).length).toBe(5)
     say(
       `figure: machines ordered: ${(await bed.events('machine.requested')).length}, made: ${bed.cloud.machines.length}, left: 0`,
     )
