@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { virtualClock } from '../test/fakes/virtual-clock.ts'
 import { sleep } from './clock.ts'
-import { RetryableError } from './errors.ts'
+import { ConflictError, RetryableError } from './errors.ts'
 import { silentLogger } from './logger.ts'
 import { createLoop, type LoopOptions } from './loop.ts'
 
@@ -56,7 +56,7 @@ describe('control loop', () => {
     await loop.stop()
   })
   it('warns of what is expected to pass, and calls everything else an error', async () => {
-    const failures = [new RetryableError('changed meanwhile'), new Error('a bug')]
+    const failures = [new RetryableError('the store is busy'), new ConflictError('changed meanwhile'), new Error('a bug')]
     const told: string[] = []
     const logger = {
       ...silentLogger(),
@@ -73,7 +73,11 @@ describe('control loop', () => {
     )
     loop.start()
     await clock.advance(60_000)
-    expect(told).toEqual(['warn: loop run failed, will repeat', 'error: loop run failed, will repeat'])
+    expect(told).toEqual([
+      'warn: loop run failed, will repeat',
+      'warn: loop run failed, will repeat',
+      'error: loop run failed, will repeat',
+    ])
     await loop.stop()
   })
   it('is not starved by a stream of pokes', async () => {

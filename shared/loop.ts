@@ -5,7 +5,7 @@
  */
 import { backoffCeilingMs } from './backoff.ts'
 import type { Clock, Timer } from './clock.ts'
-import { messageOf, RetryableError } from './errors.ts'
+import { ConflictError, messageOf, RetryableError } from './errors.ts'
 import type { Logger } from './logger.ts'
 
 export interface Loop {
@@ -63,7 +63,7 @@ export function createLoop(options: LoopOptions): Loop {
     } catch (error) {
       if (!stopped) {
         // A conflict with another loop, a store that is busy: expected, and mended by the next run. All else is a fault of ours.
-        const level = error instanceof RetryableError ? 'warn' : 'error'
+        const level = error instanceof RetryableError || error instanceof ConflictError ? 'warn' : 'error'
         logger[level]('loop run failed, will repeat', {
           loop: name,
           error: messageOf(error),

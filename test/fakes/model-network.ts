@@ -54,6 +54,8 @@ export interface ModelNetwork {
   loseNext(name: string, direction: 'up' | 'down'): void
   /** The next message to or from `name` arrives twice. */
   duplicateNext(name: string, direction: 'up' | 'down'): void
+  /** Whatever was to be lost or doubled next, and has not been, arrives once after all. */
+  tamperNoMore(name: string): void
   /** Lets a test watch every delivered message. */
   onDelivered(listener: (trace: NetworkTrace) => void): void
   readonly dials: readonly { readonly atMs: number; readonly from: string; readonly url: string }[]
@@ -323,6 +325,12 @@ export function modelNetwork(options: ModelNetworkOptions): ModelNetwork {
     },
     duplicateNext(name, direction) {
       for (const link of linksOf(name)) link.duplicate[direction] += 1
+    },
+    tamperNoMore(name) {
+      for (const link of linksOf(name)) {
+        link.lose = { up: 0, down: 0 }
+        link.duplicate = { up: 0, down: 0 }
+      }
     },
     onDelivered: (listener) => void watchers.push(listener),
     isCalm(name) {

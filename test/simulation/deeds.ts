@@ -419,6 +419,7 @@ export function noMoreFaults({ cluster, hasMachines }: Chaos): void {
   for (const host of [...cluster.hosts.values()]) {
     cluster.heal(host.name)
     cluster.network.slow(host.name, 0)
+    cluster.network.tamperNoMore(host.name)
     Object.assign(host.engine, { down: false, hangMs: 0, pullMs: 500 })
     host.engine.failNoMore()
     host.diskFull = false
