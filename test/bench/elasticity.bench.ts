@@ -191,7 +191,7 @@ function markdown({ scale }: Settings, cells: readonly Cell[], failures: readonl
     parts.push(
       '## Time under-provisioned against the HPA rule',
       '',
-      `| trace | boot | Rubato τ_U % | machine-hours | HPA 70 % τ_U | its hours | matched target | τ_U | its hours | ratio to the stronger |`,
+      `| trace | seed | boot | Rubato τ_U % | machine-hours | HPA 70 % τ_U | its hours | matched target | τ_U | its hours | ratio to the stronger |`,
       '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
       ...cells.map((cell) => {
         const { ours, usual, matched, target } = cell
