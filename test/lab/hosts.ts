@@ -342,7 +342,14 @@ function unmountBelow(dir: string): void {
     spawnSync('umount', ['-l', mount])
 }
 
+/** What a run that was killed left behind: processes of its hosts, namespaces, links. */
 function removeLeftovers(id: string): void {
+  for (let attempt = 0; attempt < 50; attempt += 1) {
+    const pids = hostPids(id, '')
+    if (pids.length === 0) break
+    spawnSync('kill', ['-9', ...pids])
+    spawnSync('sleep', ['0.1'])
+  }
   for (const name of existsSync('/run/netns') ? readdirSync('/run/netns') : [])
     if (name.startsWith(`${id}-`)) spawnSync('ip', ['netns', 'del', name])
   spawnSync('ip', ['link', 'del', `${id}-up`], { stdio: 'ignore' })
