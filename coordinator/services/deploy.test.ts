@@ -62,6 +62,18 @@ describe('deploying', () => {
     expect(() => scaleService(state, { app: 'shop', service: 'web', count: 6, by: 'x' })).toThrow(/between 1 and 5/)
     expect(() => scaleService(state, { app: 'shop', service: 'web', count: Number.NaN, by: 'x' })).toThrow(/whole number/)
   })
+  it('scaling goes on from the count of a pin that ends, not from what it wanted before it', async () => {
+    const state = await open()
+    await state.commit(deployApp(state, request('v1', { scale: aScale({ min: 1, max: 10 }) }), T0).change)
+    const record = state.snapshot.get('service', 'shop/web')
+    if (!record) throw new Error('no record')
+    await state.commit(state.change().put('service', 'shop/web', { ...record, desired: 8 }))
+    const pin = (count: number | null) => scaleService(state, { app: 'shop', service: 'web', count, by: 'x' })
+    await state.commit(pin(2).change)
+    expect(pin(null).outcome).toMatchObject({ from: 2, to: 2, pinned: false })
+    await state.commit(pin(null).change)
+    expect(state.snapshot.get('service', 'shop/web')).toMatchObject({ desired: 2, pinned: null })
+  })
   it('takes back a removal when the app is deployed again before it has gone', async () => {
     const state = await open()
     await state.commit(deployApp(state, request('v1'), T0).change)

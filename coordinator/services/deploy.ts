@@ -132,7 +132,9 @@ export function scaleService(
     throw refused(`count must be between ${limits.min} and ${limits.max}, the bounds of its scaling`)
   const id = serviceId(app.name, spec.name)
   const before = state.snapshot.get('service', id) ?? newService(state.snapshot, spec, id, ordinalAfter(state.snapshot, app.name))
-  const after: ServiceRecord = { ...before, pinned: count, desired: spec.scale === null ? spec.replicas : before.desired }
+  // Scaling goes on from what runs: what it wanted before the pin is long past.
+  const scaled = count === null && before.pinned !== null ? before.pinned : before.desired
+  const after: ServiceRecord = { ...before, pinned: count, desired: spec.scale === null ? spec.replicas : scaled }
   const change = state.change()
   const outcome = { service: id, from: wantedCount(spec, before), to: wantedCount(spec, after), pinned: count !== null }
   if (before.pinned !== count) {
