@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { PlacementRules } from '../../shared/model/app.ts'
+import { requestsOf } from '../../test/builders/requests.ts'
 import { renderExplanation } from './explain.ts'
 import { attributeOf, constraintHolds } from './filters.ts'
 import type { PlacementNode, PlacementRequest } from './model.ts'
@@ -10,50 +11,8 @@ import { planPlacement } from './plan-placement.ts'
 const MiB = 2 ** 20
 const CAPACITY = { cpuMillis: 4000, memoryBytes: 4096 * MiB, diskBytes: 10 ** 12, slots: 100 }
 
-const RULES: PlacementRules = {
-  constraints: [],
-  spreadOver: [],
-  maxPerNode: null,
-  affinity: null,
-  tolerates: [],
-  pools: [],
-  strategy: null,
-  platform: null,
-  priority: 50,
-}
-
 function node(id: string, overrides: Partial<PlacementNode> = {}): PlacementNode {
   return assumedNode(id, CAPACITY, overrides)
-}
-
-function request(id: string, overrides: Partial<PlacementRequest> = {}, rules: Partial<PlacementRules> = {}): PlacementRequest {
-  const service = id.split('/').slice(0, 2).join('/')
-  return {
-    id,
-    service,
-    group: service,
-    charge: { cpuMillis: 100, memoryBytes: 128 * MiB, diskBytes: 0 },
-    rules: { ...RULES, ...rules },
-    hostPorts: [],
-    runtime: 'docker',
-    images: [],
-    volumes: [],
-    home: null,
-    near: [],
-    avoid: [],
-    affinityRequired: false,
-    global: false,
-    ...overrides,
-  }
-}
-
-function replicas(
-  service: string,
-  count: number,
-  overrides: Partial<PlacementRequest> = {},
-  rules: Partial<PlacementRules> = {},
-): PlacementRequest[] {
-  return Array.from({ length: count }, (_, index) => request(`${service}/${index + 1}/1`, overrides, rules))
 }
 
 /** node id → instances placed there. */
@@ -70,26 +29,26 @@ function explained(plan: ReturnType<typeof planPlacement>): string {
 
 describe('placement', () => {
   it('V3: spreads over the least used nodes by default', () => {
-    const plan = planPlacement({ requests: replicas('shop/web', 6), nodes: [node('a'), node('b'), node('c')] })
+    const plan = planPlacement({ requests: requestsOf('shop/web', 6), nodes: [node('a'), node('b'), node('c')] })
     expect(counts(plan)).toEqual({ a: 2, b: 2, c: 2 })
   })
 
   it('V3: one instance goes to the node with the least reserved', () => {
     const used = { ...CAPACITY, memoryBytes: 1024 * MiB }
-    const plan = planPlacement({ requests: replicas('shop/web', 1), nodes: [node('a', { free: used }), node('b')] })
+    const plan = planPlacement({ requests: requestsOf('shop/web', 1), nodes: [node('a', { free: used }), node('b')] })
     expect(counts(plan)).toEqual({ b: 1 })
   })
 
   it('B5: binpack fills one node before it takes the next', () => {
     const plan = planPlacement({
-      requests: replicas('shop/web', 33, {}, { strategy: 'binpack' }),
+      requests: requestsOf('shop/web', 33, {}, { strategy: 'binpack' }),
       nodes: [node('a'), node('b'), node('c')],
     })
     expect(Object.values(counts(plan)).sort()).toEqual([1, 32])
   })
 
   it('B5: random is reproducible and uses several nodes', () => {
-    const input = { requests: replicas('shop/web', 40, {}, { strategy: 'random' }), nodes: [node('a'), node('b'), node('c')] }
+    const input = { requests: requestsOf('shop/web', 40, {}, { strategy: 'random' }), nodes: [node('a'), node('b'), node('c')] }
     expect(planPlacement(input)).toEqual(planPlacement(input))
     expect(Object.keys(counts(planPlacement(input))).length).toBeGreaterThan(1)
   })
@@ -102,10 +61,10 @@ describe('placement', () => {
       ...['f', 'g'].map((id) => node(id)),
     ]
     const rules = { constraints: [{ attribute: 'node.labels.disk', operator: '==', value: 'ssd' }] } as const
-    expect(explained(planPlacement({ requests: replicas('shop/web', 1, {}, rules), nodes }))).toBe(
+    expect(explained(planPlacement({ requests: requestsOf('shop/web', 1, {}, rules), nodes }))).toBe(
       '0 of 7 nodes: 3 memory, 2 constraint node.labels.disk==ssd, 2 taint gpu',
     )
-    expect(explained(planPlacement({ requests: replicas('shop/web', 1), nodes: [] }))).toBe('0 of 0 nodes: no node has joined')
+    expect(explained(planPlacement({ requests: requestsOf('shop/web', 1), nodes: [] }))).toBe('0 of 0 nodes: no node has joined')
   })
 
   it.each([
@@ -131,7 +90,7 @@ describe('placement', () => {
   ] as [string, Partial<PlacementNode>, Partial<PlacementRequest>, Partial<PlacementRules>, string][])(
     'V4: %s turns a request away, and says so',
     (_name, onNode, onRequest, rules, label) => {
-      const plan = planPlacement({ requests: replicas('shop/web', 1, onRequest, rules), nodes: [node('n', onNode)] })
+      const plan = planPlacement({ requests: requestsOf('shop/web', 1, onRequest, rules), nodes: [node('n', onNode)] })
       expect(explained(plan)).toBe(`0 of 1 node: 1 ${label}`)
     },
   )
@@ -141,15 +100,15 @@ describe('placement', () => {
     const wants = { near: ['shop/db'], affinityRequired: true }
     const rules = { tolerates: ['gpu'], platform: 'linux/arm64/v8' }
     expect(
-      planPlacement({ requests: replicas('shop/web', 1, wants, rules), nodes: [node('n', onNode)] }).assignments,
+      planPlacement({ requests: requestsOf('shop/web', 1, wants, rules), nodes: [node('n', onNode)] }).assignments,
     ).toHaveLength(1)
   })
 
   it('assignments of one plan count at once: host ports, limits per node, anti-affinity in both directions', () => {
     const nodes = [node('a'), node('b')]
-    expect(counts(planPlacement({ requests: replicas('s/p', 3, { hostPorts: ['80/tcp'] }), nodes }))).toEqual({ a: 1, b: 1 })
-    expect(counts(planPlacement({ requests: replicas('s/m', 9, {}, { maxPerNode: 2 }), nodes }))).toEqual({ a: 2, b: 2 })
-    const both = [...replicas('s/x', 1, { avoid: ['s/y'], affinityRequired: true }), ...replicas('s/y', 2)]
+    expect(counts(planPlacement({ requests: requestsOf('s/p', 3, { hostPorts: ['80/tcp'] }), nodes }))).toEqual({ a: 1, b: 1 })
+    expect(counts(planPlacement({ requests: requestsOf('s/m', 9, {}, { maxPerNode: 2 }), nodes }))).toEqual({ a: 2, b: 2 })
+    const both = [...requestsOf('s/x', 1, { avoid: ['s/y'], affinityRequired: true }), ...requestsOf('s/y', 2)]
     const plan = planPlacement({ requests: both, nodes })
     const of = (service: string) => plan.assignments.filter((each) => each.request.service === service).map((each) => each.node)
     expect(of('s/y').some((id) => of('s/x').includes(id))).toBe(false)
@@ -157,37 +116,37 @@ describe('placement', () => {
 
   it('a service that must be near itself starts somewhere and stays there', () => {
     const plan = planPlacement({
-      requests: replicas('s/x', 3, { near: ['s/x'], affinityRequired: true }),
+      requests: requestsOf('s/x', 3, { near: ['s/x'], affinityRequired: true }),
       nodes: [node('a'), node('b')],
     })
     expect(Object.values(counts(plan))).toEqual([3])
   })
 
   it('who wants to be near another service of the same batch is placed after it', () => {
-    const requests = [...replicas('s/a', 1, { near: ['s/z'], affinityRequired: true }), ...replicas('s/z', 1)]
+    const requests = [...requestsOf('s/a', 1, { near: ['s/z'], affinityRequired: true }), ...requestsOf('s/z', 1)]
     const plan = planPlacement({ requests, nodes: [node('a'), node('b')] })
     expect(new Set(plan.assignments.map((each) => each.node)).size).toBe(1)
     expect(plan.refusals).toEqual([])
   })
 
   it('services that share a local volume share a node', () => {
-    const requests = [...replicas('s/db', 1, { volumes: ['s/data'] }), ...replicas('s/backup', 1, { volumes: ['s/data'] })]
+    const requests = [...requestsOf('s/db', 1, { volumes: ['s/data'] }), ...requestsOf('s/backup', 1, { volumes: ['s/data'] })]
     const plan = planPlacement({ requests, nodes: [node('a'), node('b'), node('c')] })
     expect(new Set(plan.assignments.map((each) => each.node)).size).toBe(1)
   })
 
   it('spreads over zones first, then within them', () => {
     const nodes = [...['a', 'b', 'c', 'd'].map((id) => node(id, { zone: 'z1' })), node('e', { zone: 'z2' })]
-    const plan = planPlacement({ requests: replicas('shop/web', 6, {}, { spreadOver: ['node.zone'] }), nodes })
+    const plan = planPlacement({ requests: requestsOf('shop/web', 6, {}, { spreadOver: ['node.zone'] }), nodes })
     expect(counts(plan).e).toBe(3)
   })
 
   it('preferred neighbours and measured use decide between equals', () => {
     const nodes = [node('a'), node('b', { services: new Map([['s/db', 1]]) })]
-    expect(counts(planPlacement({ requests: replicas('s/w', 1, { near: ['s/db'] }), nodes }))).toEqual({ b: 1 })
-    expect(counts(planPlacement({ requests: replicas('s/w', 1, { avoid: ['s/db'] }), nodes }))).toEqual({ a: 1 })
+    expect(counts(planPlacement({ requests: requestsOf('s/w', 1, { near: ['s/db'] }), nodes }))).toEqual({ b: 1 })
+    expect(counts(planPlacement({ requests: requestsOf('s/w', 1, { avoid: ['s/db'] }), nodes }))).toEqual({ a: 1 })
     const busy = [node('a', { measuredUse: 0.9 }), node('b', { measuredUse: 0.1 })]
-    expect(counts(planPlacement({ requests: replicas('s/w', 1), nodes: busy }))).toEqual({ b: 1 })
+    expect(counts(planPlacement({ requests: requestsOf('s/w', 1), nodes: busy }))).toEqual({ b: 1 })
   })
 
   it('node.role is worker everywhere; what asks for a manager is refused', () => {
@@ -201,7 +160,7 @@ describe('placement', () => {
   it('important services are placed before others when there is not room for all', () => {
     const small = [node('a', { free: { ...CAPACITY, slots: 2 } })]
     const plan = planPlacement({
-      requests: [...replicas('s/low', 2), ...replicas('s/high', 2, {}, { priority: 90 })],
+      requests: [...requestsOf('s/low', 2), ...requestsOf('s/high', 2, {}, { priority: 90 })],
       nodes: small,
     })
     expect(plan.assignments.every((each) => each.request.service === 's/high')).toBe(true)
@@ -249,7 +208,7 @@ describe('placement, always', () => {
           })
         })
         const requests = groups.flatMap((group, index) =>
-          replicas(
+          requestsOf(
             `s/${index}`,
             group.count,
             {
