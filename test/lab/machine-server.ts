@@ -153,19 +153,18 @@ export async function startMachineServer(
       text += chunk
     })
     request.on('end', () => {
-      const input: Input = { ...(JSON.parse(text) as Input), account: String(request.headers['x-account']) }
-      calls.push(`${(request.url ?? '').slice(1)} ${input.id ?? input.name ?? ''}`)
+      const asked = (request.url ?? '').slice(1)
+      const answered = (value: Answer) => response.end(JSON.stringify(value))
+      // A coordinator that is killed leaves its command with half a request: not one that a cloud would take.
+      const input = parsed(text, String(request.headers['x-account']))
+      if (input === null) return answered({ exit: 1, output: {}, message: 'that is half a request' })
+      calls.push(`${asked} ${input.id ?? input.name ?? ''}`)
       const pid = Number(request.headers['x-pid'])
-      waiting.set(pid, (request.url ?? '').slice(1))
+      waiting.set(pid, asked)
       response.on('close', () => waiting.delete(pid))
-      const verb = verbs[(request.url ?? '').slice(1)]
-      const answer: Promise<Answer> = verb
-        ? verb(input)
-        : Promise.resolve({ exit: 1, output: {}, message: `unknown verb ${request.url}` })
-      answer.then(
-        (value) => response.end(JSON.stringify(value)),
-        (error: unknown) => response.end(JSON.stringify({ exit: 1, output: {}, message: String(error) })),
-      )
+      const verb = verbs[asked]
+      if (!verb) return answered({ exit: 1, output: {}, message: `unknown verb ${asked}` })
+      verb(input).then(answered, (error: unknown) => answered({ exit: 1, output: {}, message: String(error) }))
     })
   })
   rmSync(socket, { force: true })
@@ -186,8 +185,9 @@ export async function startMachineServer(
     reached: (stage) => reached.get(stage) ?? 0,
     killCommands(verb, limit = Number.POSITIVE_INFINITY) {
       const pids = [...waiting].filter(([, of]) => of === verb).map(([pid]) => pid)
-      for (const pid of pids.slice(0, limit)) process.kill(pid, 'SIGKILL')
-      return Math.min(limit, pids.length)
+      let count = 0
+      for (const pid of pids) if (count < limit && killed(pid)) count += 1
+      return count
     },
     async stop() {
       await Promise.allSettled([...making.values(), ...deleting])
@@ -195,5 +195,22 @@ export async function startMachineServer(
       await new Promise((resolve) => server.close(resolve))
       rmSync(socket, { force: true })
     },
+  }
+}
+
+function parsed(text: string, account: string): Input | null {
+  try {
+    return { ...(JSON.parse(text) as Input), account }
+  } catch {
+    return null
+  }
+}
+
+/** False if it has ended by itself. */
+function killed(pid: number): boolean {
+  try {
+    return process.kill(pid, 'SIGKILL')
+  } catch {
+    return false
   }
 }
