@@ -268,7 +268,7 @@ describe('joining', () => {
     expect(state.snapshot.all('node').size).toBe(1)
   })
 
-  it('the same agent that lost the reply gets the same node and credential, while the token lives', async () => {
+  it('the same agent that lost the reply gets the same node and credential, however late it asks', async () => {
     const { tokens, join, state, clock } = await world()
     const { text } = await tokens.create({ machineId: null, labels: {}, actor: 'x' })
     const request = requestWith(text, { retryProof: 'p'.repeat(43) })
@@ -278,7 +278,17 @@ describe('joining', () => {
     expect(authenticateNode(state.snapshot, first.credential)).toBe(first.nodeId)
     expect(await state.events({ type: 'token.reused' })).toEqual([])
     clock.jumpWall(JOIN_TOKEN_LIFE_MS)
-    expect(await statusOf(join(request, 'a'))).toBe(409)
+    expect(await join(request, 'a')).toEqual(first)
+    expect(await statusOf(join(requestWith(text, { retryProof: 'q'.repeat(43) }), 'a'))).toBe(409)
+  })
+
+  it('row 35: a machine that boots for longer than a token lives, or meets a clock that jumped, joins while it is awaited', async () => {
+    const { state, tokens, join, clock } = await world()
+    await state.commit(state.change().put('machine', 'm-1', machineIn('joining')))
+    const { text } = await tokens.create({ machineId: 'm-1', labels: {}, actor: 'fleet' })
+    clock.jumpWall(3 * JOIN_TOKEN_LIFE_MS)
+    expect(await statusOf(join(requestWith(text), 'a'))).toBe('accepted')
+    expect(await statusOf(join(requestWith(text), 'a'))).toBe(409)
   })
 
   it.each(['terminating', 'gone', 'lost'] as const)(

@@ -1,6 +1,6 @@
 /**
  * Join tokens: what turns a host into a node, once. Each is good for one use within 15 minutes; the one in a machine's user
- * data is bound to that machine. Its text carries the digest of our certificate authority, so that the joining host can tell
+ * data is bound to that machine instead, and good while the machine is awaited. Its text carries the digest of our certificate authority, so that the joining host can tell
  * the real coordinator from another one.
  */
 import type { Clock } from '../../shared/clock.ts'

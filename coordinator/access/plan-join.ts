@@ -2,8 +2,12 @@
  * Decides whether a host that asks to join becomes a node, and what the node's record says. Pure.
  *
  * A token is used once. The same agent that lost our reply may ask again: it shows the retry proof of its first request, a
- * secret that it made itself and that only we have seen, and gets the same node and credential again. Hostname and address
- * prove nothing (a thief can name them), so that without a proof every second use is refused.
+ * secret that it made itself and that only we have seen, and gets the same node and credential again, however late: the node is
+ * there, and whoever holds the proof could as well hold the credential. Hostname and address prove nothing (a thief can name
+ * them), so that without a proof every second use is refused.
+ *
+ * A person's token expires. A machine's is good while the machine is awaited (`fleet.joinDeadline`, on the steady clock): some
+ * boot for half an hour, and a wall clock that jumps must not turn away a machine that is being paid for.
  */
 import type { JoinTokenRecord } from '../../shared/model/access.ts'
 import type { MachineId, NodeId } from '../../shared/model/identity.ts'
@@ -44,11 +48,11 @@ export function planJoin(facts: JoinFacts, nowMs: number): JoinDecision {
     return refuse(401, 'The join token is not one of this cluster (mistyped, or of another cluster).')
   if (token.usedBy !== null) {
     const sameAgent = facts.proofHash !== null && token.retryProofHash === facts.proofHash
-    if (sameAgent && facts.usedBy && nowMs < token.expiresAtMs) return { kind: 'repeat', nodeId: token.usedBy }
+    if (sameAgent && facts.usedBy) return { kind: 'repeat', nodeId: token.usedBy }
     return { ...refuse(409, 'The join token was used before; each is good for one node.'), reused: !sameAgent }
   }
-  if (nowMs >= token.expiresAtMs) return refuse(401, 'The join token has expired.')
-  if (token.machineId === null) return { kind: 'join' }
+  if (token.machineId === null)
+    return nowMs < token.expiresAtMs ? { kind: 'join' } : refuse(401, 'The join token has expired; make a new one.')
   if (!machine || machine.phase === 'terminating' || machine.phase === 'gone' || machine.phase === 'lost')
     return refuse(410, 'The machine that the join token was made for is being deleted.')
   if (machine.nodeId !== null) return { ...refuse(409, 'The machine of the join token has joined already.'), reused: true }

@@ -25,6 +25,7 @@ export interface JoinTokenRecord {
   readonly id: string
   readonly secretHash: string
   readonly createdAtMs: number
+  /** For a person's token the end of its life; a machine's ends with the wait for the machine, and is only remembered by this. */
   readonly expiresAtMs: number
   /** The machine it was made for; null for a token that a person asked for. */
   readonly machineId: string | null
