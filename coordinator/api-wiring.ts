@@ -12,7 +12,7 @@ import { checkForeignPorts } from './apps/check-foreign-ports.ts'
 import { diffApps } from './apps/dry-run.ts'
 import type { AgentBinary, ApiDeps, AppOperations } from './api/deps.ts'
 import type { Coordinator } from './coordinator.ts'
-import { cordonNode, drainNode, interruptNode, removeNode, uncordonNode } from './fleet/node-actions.ts'
+import { cordonNode, drainNode, evenIfChanged, interruptNode, removeNode, uncordonNode } from './fleet/node-actions.ts'
 import { whoChose } from './placement/answers.ts'
 import { remedyOf, renderExplanation } from './placement/explain.ts'
 import { deployApp, type Prepared, removeApp, rollbackApp, scaleService } from './services/deploy.ts'
@@ -50,19 +50,18 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
     offeredPrice: (provider, offering) => wiring.offeredPrice(provider, offering),
     settings: { operatorMaxPriority: wiring.operatorMaxPriority },
     nodes: {
-      cordon: async (node, actor) => void (await cordonNode(steady, node, actor)),
-      uncordon: async (node, actor) => void (await uncordonNode(steady, node, actor)),
-      drain: async (node, options) =>
-        void (await drainNode(steady, node, {
-          by: options.actor,
-          reason: options.reason,
-          deleteMachine: options.deleteMachine,
-          ...(options.deadlineMs === null ? {} : { deadlineMs: options.deadlineMs }),
-        })),
-      interrupt: async (node, deadlineMs, actor) =>
-        void (await interruptNode(steady, node, coordinator.steadyNowMs() + deadlineMs, actor)),
+      cordon: async (node, actor) => void (await evenIfChanged(() => cordonNode(steady, node, actor))),
+      uncordon: async (node, actor) => void (await evenIfChanged(() => uncordonNode(steady, node, actor))),
+      async drain(node, { actor, reason, deleteMachine, deadlineMs }) {
+        const drain = { by: actor, reason, deleteMachine, ...(deadlineMs === null ? {} : { deadlineMs }) }
+        await evenIfChanged(() => drainNode(steady, node, drain))
+      },
+      async interrupt(node, deadlineMs, actor) {
+        const deadlineAtMs = coordinator.steadyNowMs() + deadlineMs
+        await evenIfChanged(() => interruptNode(steady, node, deadlineAtMs, actor))
+      },
       async remove(node, options) {
-        await removeNode(steady, node, { by: options.actor, force: options.force })
+        await evenIfChanged(() => removeNode(steady, node, { by: options.actor, force: options.force }))
         hub.disconnect(node, 'removed from the cluster')
       },
     },

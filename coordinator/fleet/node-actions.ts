@@ -25,6 +25,24 @@ export interface DrainOptions {
 }
 
 const DEFAULT_DEADLINE_MS = 900_000
+const MAX_ATTEMPTS = 8
+
+/** Somebody else changed the node between our look and our commit; nothing was done. */
+export class ChangedMeanwhileError extends ConflictError {}
+
+/**
+ * For what a person asks: done upon whatever the node is by now, when the fleet or another person was faster (8 tries). Not for
+ * decisions of the fleet: those rest on what it saw, and are made anew.
+ */
+export async function evenIfChanged<T>(act: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await act()
+    } catch (error) {
+      if (!(error instanceof ChangedMeanwhileError) || attempt === MAX_ATTEMPTS) throw error
+    }
+  }
+}
 
 /** Moves everything off the node. A node that drains already gets the new deadline, reason and fate. Throws NotFoundError. */
 export function drainNode(deps: NodeActionDeps, nodeId: NodeId, options: DrainOptions): Promise<NodeRecord> {
@@ -149,6 +167,6 @@ async function editNode(
 async function commitOrThrow(deps: NodeActionDeps, change: ReturnType<State['change']>): Promise<void> {
   const outcome = await deps.state.commit(change)
   if (outcome.kind === 'committed') return
-  if (outcome.kind === 'conflict') throw new ConflictError(`changed meanwhile, try again: ${outcome.detail}`)
+  if (outcome.kind === 'conflict') throw new ChangedMeanwhileError(`changed meanwhile, try again: ${outcome.detail}`)
   throw new UnavailableError(`could not be stored: ${outcome.kind}: ${outcome.detail}`)
 }

@@ -3,9 +3,10 @@
  * switches on or off as wholes (swarm testing: a cluster under few kinds of faults gets into states that it never gets into
  * under all). A deed that is not possible at this moment does nothing.
  */
-import { drainNode, uncordonNode } from '../../coordinator/fleet/node-actions.ts'
+import { drainNode, evenIfChanged, uncordonNode } from '../../coordinator/fleet/node-actions.ts'
 import { ConflictError, NotFoundError, RetryableError, UnavailableError } from '../../shared/errors.ts'
 import type { UpdateRules } from '../../shared/model/app.ts'
+import type { NodeId } from '../../shared/model/identity.ts'
 import type { Random } from '../../shared/random.ts'
 import { anApp } from './apps.ts'
 import { CoordinatorDied, type SimCluster } from './cluster.ts'
@@ -397,14 +398,15 @@ async function drainOrReturn(chaos: Chaos): Promise<void> {
   // What cannot move until the deadline is stopped: that would break what calm seeds count on.
   const deadlineMs = chaos.calm ? 3_600_000 : 60_000
   const drain = { by: 'operator:sim', reason: 'chaos', deadlineMs, deleteMachine: false }
-  await chaos.cluster.drive(drainNode({ state: chaos.cluster.lead().state, clock }, node.id, drain))
+  await chaos.cluster.drive(evenIfChanged(() => drainNode({ state: chaos.cluster.lead().state, clock }, node.id, drain)))
 }
 
 export async function returnNodes({ cluster }: Chaos): Promise<void> {
   const { state } = cluster.lead()
+  const returned = (id: NodeId) => evenIfChanged(() => uncordonNode({ state, clock: cluster.clock }, id, 'operator:sim'))
   for (const node of [...state.snapshot.all('node').values()])
     if (node.drain?.deleteMachine !== true && node.availability !== 'active')
-      await cluster.drive(uncordonNode({ state, clock: cluster.clock }, node.id, 'operator:sim').catch(() => undefined))
+      await cluster.drive(returned(node.id).catch(() => undefined))
 }
 
 /** Every fault ends. */
