@@ -39,8 +39,7 @@ const PAUSE_MS = { usual: 6_000, long: 20_000 }
 /** How long a strict singleton may run without a coordinator. */
 const STRICT_MS = { usual: 20_000, long: 180_000 }
 /** Orphans and machines that never join are given up within I1's 15 minutes; without machines two minutes must do. */
-// A pool that failed twice in a row may rest for half an hour first, and its machine has to boot after that; for as long the fleet
-// waits for a machine that joined and was not heard since.
+// A pool that failed twice in a row may rest for half an hour first, and its machine has to boot after that.
 const SETTLE_MS = { hosts: 120_000, machines: 2_400_000 }
 const STILL_MS = 60_000
 /** Errors that a store or disk which takes nothing explains, and one that another coordinator took away. */
