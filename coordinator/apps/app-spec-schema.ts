@@ -213,6 +213,7 @@ const service = z.strictObject({
     strategy: z.enum(['spread', 'binpack', 'random']).nullable(),
     platform: z.string().max(64).nullable(),
     priority: z.int().min(0).max(100),
+    diskBytes: bytes.optional(),
     scheduler: z.string().regex(NAME_PATTERN).optional(),
   }),
   update: z.strictObject({

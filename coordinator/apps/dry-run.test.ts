@@ -53,6 +53,8 @@ describe('describing an app', () => {
       dependsOn: ['db (healthy)'],
     })
     expect(row && formatReservation(row)).toBe('0.1 CPU, 64 MiB')
+    const storing = { cpuMillis: 0, memoryBytes: 0, diskBytes: 10 * 2 ** 30 }
+    expect(formatReservation(storing)).toBe('10 GiB disk')
     const tcp = aServiceSpec({ unit: aUnitSpec({ ports: [{ containerPort: 5432, protocol: 'tcp' }] }) })
     expect(describeApp(anAppSpec({ services: [tcp] }), NOW)[0]?.access).toBe('no keys (not http)')
   })

@@ -14,6 +14,7 @@ export interface AppRow {
   readonly count: string
   readonly cpuMillis: number
   readonly memoryBytes: number
+  readonly diskBytes: number
   /** `8080→80/http`, `9000/tcp` (not published). */
   readonly ports: readonly string[]
   /** `public`, `any key`, who may call, or `no keys (not http)` where nothing can be asked for. */
@@ -38,6 +39,7 @@ export function describeApp(app: AppSpec, nowMs: number): AppRow[] {
       count: service.job === undefined ? countOf(service) : `job, ${completionsOf(service, service.job)}`,
       cpuMillis: service.unit.reservations.cpuMillis,
       memoryBytes: service.unit.reservations.memoryBytes,
+      diskBytes: service.placement.diskBytes ?? 0,
       ports: portsOf(service),
       access: accessOf(service),
       scale: scaleOf(service),
@@ -203,11 +205,12 @@ function loadName(load: LoadSource): string {
   return load.kind === 'requests' ? `requests/${load.capacity}` : load.kind
 }
 
-/** `0.25 CPU, 128 MiB`, or `–` where nothing is reserved. */
-export function formatReservation(row: Pick<AppRow, 'cpuMillis' | 'memoryBytes'>): string {
+/** `0.25 CPU, 128 MiB, 10 GiB disk`, or `–` where nothing is reserved. */
+export function formatReservation(row: Pick<AppRow, 'cpuMillis' | 'memoryBytes' | 'diskBytes'>): string {
   const parts = [
     row.cpuMillis > 0 ? `${row.cpuMillis / 1000} CPU` : null,
     row.memoryBytes > 0 ? formatBytes(row.memoryBytes) : null,
+    row.diskBytes > 0 ? `${formatBytes(row.diskBytes)} disk` : null,
   ].filter((part) => part !== null)
   return parts.length === 0 ? '–' : parts.join(', ')
 }

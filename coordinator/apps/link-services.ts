@@ -24,6 +24,7 @@ import {
 import { shorten } from './report.ts'
 import { countSchedules, MAX_SCHEDULES, MAX_SPEC_BYTES, tooManySchedules } from './spec-bounds.ts'
 import { nearest } from '../../shared/nearest.ts'
+import { parseBytes } from '../../shared/units.ts'
 
 const DEFAULT_STOP_GRACE_MS = 10_000
 
@@ -357,6 +358,7 @@ function replicasOf(context: Context, service: ReadService, scale: ServiceSpec['
 
 function placementOf(context: Context, service: ReadService, names: ReadonlySet<string>): PlacementRules {
   const { deploy, x } = service
+  const diskBytes = parseBytes(x.value.disk ?? 0) ?? 0
   return {
     constraints: deploy.constraints,
     spreadOver: deploy.spreadOver,
@@ -367,6 +369,7 @@ function placementOf(context: Context, service: ReadService, names: ReadonlySet<
     strategy: x.value.strategy ?? null,
     platform: service.platform,
     priority: x.value.priority ?? 50,
+    ...(diskBytes > 0 ? { diskBytes } : {}),
     ...(x.value.scheduler === undefined ? {} : { scheduler: x.value.scheduler }),
   }
 }

@@ -144,6 +144,21 @@ describe('schedules and objective', () => {
   })
 })
 
+describe('reserved disk', () => {
+  it.each([
+    ['10G', 10 * 2 ** 30],
+    ['1.5gb', 1.5 * 2 ** 30],
+    ['500MiB', 500 * 2 ** 20],
+    ['0b', undefined],
+  ])('of %s is %s bytes', async (disk, bytes) => {
+    expect((await accept(`x-rubato: {disk: ${disk}}`)).placement.diskBytes).toBe(bytes)
+  })
+
+  it.each(['10', '"10 apples"', '-1G'])('of %s is refused', async (disk) => {
+    expect((await refuse(`x-rubato: {disk: ${disk}}`)).join('\n')).toMatch(/disk must be a size such as "10G"/)
+  })
+})
+
 describe('a named scheduler', () => {
   it('is read as it is written; without one the field is absent', async () => {
     expect((await accept('x-rubato: {scheduler: gpu-first}')).placement.scheduler).toBe('gpu-first')

@@ -8,6 +8,10 @@ const duration = z
   .string('must be a duration such as "30s"')
   .regex(/^(0|(\d+(\.\d+)?(us|ms|s|m|h|d))+)$/, 'must be a duration such as "30s"')
   .describe('A duration such as 30s or 1m30s.')
+const size = z
+  .string('must be a size such as "10G"')
+  .regex(/^\d+(\.\d+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)$/, 'must be a size such as "10G"')
+  .describe('A size such as 10G or 500M.')
 const percent = z.number().min(1).max(100)
 const name = z.string().min(1).max(128)
 const names = z.array(name).max(100)
@@ -183,6 +187,7 @@ export const xRubatoSchema = z
       .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'must be the name of a scheduler: lower-case letters, digits and dashes')
       .describe("A scheduler of the coordinator's configuration that narrows and orders the nodes for it.")
       .optional(),
+    disk: size.describe('Disk that is reserved for an instance on its node, for data and logs. Default none.').optional(),
     priority: z.int().min(0).max(100).describe('Larger is more important. Default 50.').optional(),
     runtime: z.enum(['docker', 'process']).describe('What runs it. Default docker.').optional(),
     protocol: z

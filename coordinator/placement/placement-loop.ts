@@ -324,7 +324,8 @@ function isSame(request: PlacementRequest, before: PlacementRequest | undefined)
     before !== undefined &&
     before.group === request.group &&
     before.charge.cpuMillis === request.charge.cpuMillis &&
-    before.charge.memoryBytes === request.charge.memoryBytes
+    before.charge.memoryBytes === request.charge.memoryBytes &&
+    before.charge.diskBytes === request.charge.diskBytes
   )
 }
 

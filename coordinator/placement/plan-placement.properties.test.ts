@@ -124,6 +124,7 @@ const nodeArb = fc.record({
   ssd: fc.boolean(),
   closed: fc.constantFrom(null, null, null, 'draining'),
   measured: fc.constantFrom(null, 0, 0.2, 0.7),
+  disk: fc.constantFrom(0, 7, 30),
   images: fc.subarray(['i0', 'i1', 'shared']),
   services: fc.uniqueArray(fc.constantFrom('s/0', 's/1', 's/2', 's/3'), { maxLength: 2 }),
   repels: fc.option(fc.constantFrom('s/0', 's/1'), { freq: 6 }),
@@ -135,6 +136,7 @@ const groupArb = fc.record({
   memory: fc.constantFrom(1, 20, 100, 300),
   maxPerNode: fc.constantFrom(null, null, 1, 2),
   port: fc.boolean(),
+  disk: fc.constantFrom(0, 0, 0, 4, 9),
   constraint: fc.constantFrom(
     null,
     null,
@@ -171,7 +173,7 @@ type NodeSpec = typeof nodeArb extends fc.Arbitrary<infer T> ? T : never
 type GroupSpec = typeof groupArb extends fc.Arbitrary<infer T> ? T : never
 
 function nodeOf(spec: NodeSpec, index: number): PlacementNode {
-  const capacity = { cpuMillis: spec.cpu, memoryBytes: spec.memory, diskBytes: 0, slots: spec.slots }
+  const capacity = { cpuMillis: spec.cpu, memoryBytes: spec.memory, diskBytes: spec.disk, slots: spec.slots }
   return assumedNode(`n${index}`, capacity, {
     hostname: `h${spec.host}`,
     free: { ...capacity, cpuMillis: Math.floor(spec.cpu * spec.used) },
@@ -192,7 +194,7 @@ function requestsOf(group: GroupSpec, index: number): PlacementRequest[] {
   const base = {
     service,
     group: service,
-    charge: { cpuMillis: group.cpu, memoryBytes: group.memory, diskBytes: 0 },
+    charge: { cpuMillis: group.cpu, memoryBytes: group.memory, diskBytes: group.disk },
     rules: {
       ...RULES,
       constraints: group.constraint === null ? [] : [group.constraint],

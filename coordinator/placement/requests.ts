@@ -43,7 +43,10 @@ export function requestOf(id: InstanceId, context: RequestContext): PlacementReq
     id,
     service,
     group: `${service}@${revision}@${boundTo ?? ''}`,
-    charge: (context.chargeOf ?? reservedCharge)(service, spec.unit, context.pool ?? onlyOf(spec.placement.pools)),
+    charge: withDisk(
+      (context.chargeOf ?? reservedCharge)(service, spec.unit, context.pool ?? onlyOf(spec.placement.pools)),
+      spec.placement,
+    ),
     rules: rulesOf(spec),
     hostPorts: hostPortsOf(spec.unit),
     runtime: spec.unit.runtime,
@@ -55,6 +58,11 @@ export function requestOf(id: InstanceId, context: RequestContext): PlacementReq
     affinityRequired: affinity?.required ?? false,
     global: isGlobal,
   }
+}
+
+/** Disk is charged as reserved and never learned: what an instance has written says little of what it will. */
+function withDisk(charge: Charge, { diskBytes }: PlacementRules): Charge {
+  return diskBytes === undefined ? charge : { ...charge, diskBytes }
 }
 
 function rulesOf({ placement, mode }: ServiceSpec): PlacementRules {

@@ -31,6 +31,8 @@ export interface PlacementRules {
   readonly platform: string | null
   /** 0–100, larger is more important. Default 50. */
   readonly priority: number
+  /** Disk that an instance is charged for on its node; absent: none. */
+  readonly diskBytes?: number
   /** Name of a scheduler of the coordinator's configuration that narrows and orders the nodes; absent: the built-in one decides alone. */
   readonly scheduler?: string
 }
