@@ -39,6 +39,12 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
     if (view.forecast.errorVsPersistence !== null) say('forecasters', describeContest(explain.forecasters(id)))
   }
   if (view.objective) say('objective', describeObjective(view.objective))
+  const parts = explain.decisions(id)[0]?.load.parts
+  if (parts)
+    say(
+      'use',
+      `An instance uses ${parts.idlePercent.toFixed(1)} % when idle, and a request takes ${parts.requestMs.toPrecision(2)} ms of it.`,
+    )
   const turns = explain.turnsPerHour(id)
   if (turns > 0) say('direction-changes', `It changed direction ${turns} ${turns === 1 ? 'time' : 'times'} within the last hour.`)
   for (const { atMs, code, wanted, wish, reason } of explain.decisions(id).slice(1, 1 + EARLIER_DECISIONS))

@@ -26,6 +26,7 @@ const decision = (atMs: number, code: DecisionRecord['code'], wanted: number, wi
     backlogKnown: false,
     sustainedPercent: 140,
     arrivalPercent: null,
+    parts: { idlePercent: 12.34, requestMs: 5.678 },
     growthPercentPerS: 0.5,
   },
 })
@@ -66,6 +67,7 @@ describe('scaling in the API', () => {
     expect(texts).toContain('missed (p95 250 ms; last hour 80.0 % of the time, 93.0 % of the answers)')
     expect(texts).toContain('up 2 → 3: because up')
     expect(texts).toContain('changed direction 2 times')
+    expect(texts).toContain('uses 12.3 % when idle, and a request takes 5.7 ms of it')
   })
   it('decisions come with what they were made from, newest first', async () => {
     const get = await bedWithDecisions()

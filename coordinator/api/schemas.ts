@@ -91,6 +91,8 @@ const decisionView = z
       peakDemandPercent: z.number().nullable(),
       sustainedPercent: z.number().nullable(),
       arrivalPercent: z.number().nullable(),
+      /** Load of an idle instance, and ms of an instance that one request takes; null while not told apart. */
+      parts: z.object({ idlePercent: z.number(), requestMs: z.number() }).nullable(),
       growthPercentPerS: z.number(),
       settledMs: z.number(),
       coveredMs: z.number(),

@@ -140,5 +140,6 @@ const QUIET: LoadSummary = {
   backlogKnown: true,
   sustainedPercent: 0,
   arrivalPercent: null,
+  parts: null,
   growthPercentPerS: 0,
 }

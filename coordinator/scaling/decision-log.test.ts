@@ -23,6 +23,7 @@ const decision = (code: ScalingDecision['code'], wish: number): ScalingDecision 
     backlogKnown: false,
     sustainedPercent: null,
     arrivalPercent: null,
+    parts: null,
     growthPercentPerS: 0,
   },
 })

@@ -248,6 +248,7 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
         sustainedPercent: sustained(atMs),
         growthPercentPerS: growth(atMs, leadMs),
         arrivalPercent: cost.demandPercent(atMs),
+        parts: cost.parts(),
       }
     },
   }

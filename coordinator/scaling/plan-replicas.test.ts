@@ -14,6 +14,7 @@ const load = (fields: Partial<LoadSummary> = {}): LoadSummary => ({
   backlogKnown: false,
   sustainedPercent: null,
   arrivalPercent: null,
+  parts: null,
   growthPercentPerS: 0,
   ...fields,
 })

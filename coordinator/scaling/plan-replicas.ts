@@ -5,6 +5,7 @@
 import type { ScaleRules } from '../../shared/model/app.ts'
 import { earliest, type Plan } from '../../shared/plan.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
+import type { UseParts } from './request-cost.ts'
 
 /** What the load window knows now. */
 export interface LoadSummary {
@@ -26,6 +27,8 @@ export interface LoadSummary {
   readonly sustainedPercent: number | null
   /** Demand that the requests now arriving make, by what one cost before the instances were full; null while that is not known. */
   readonly arrivalPercent: number | null
+  /** What an instance uses when idle and what a request costs (V20); null while they cannot be told apart. For people. */
+  readonly parts: UseParts | null
   /** By how much the sum of loads has been growing steadily, percent per second; 0 when it has not. */
   readonly growthPercentPerS: number
 }

@@ -274,6 +274,7 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
           service,
           directionChangesPerHour: this.turnsPerHour(service),
           thresholdPercent: decision?.thresholdPercent ?? null,
+          parts: decision?.load.parts ?? null,
           objective: this.objective(service),
         }
     },

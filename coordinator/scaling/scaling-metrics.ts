@@ -1,17 +1,19 @@
 /** Figures of scaling for `/metrics`, in Prometheus text form: a few per service that scales. Pure. */
 import type { ServiceId } from '../../shared/model/identity.ts'
 import type { ObjectiveView } from './objective-book.ts'
+import type { UseParts } from './request-cost.ts'
 
 export interface ScalingFigures {
   readonly service: ServiceId
   readonly directionChangesPerHour: number
   readonly thresholdPercent: number | null
+  readonly parts: UseParts | null
   readonly objective: ObjectiveView | null
 }
 
 export function scalingMetrics(figures: Iterable<ScalingFigures>): string {
   const lines = new Map<string, string[]>(METRICS.map(([name]) => [name, []]))
-  for (const { service: id, directionChangesPerHour, thresholdPercent, objective } of figures) {
+  for (const { service: id, directionChangesPerHour, thresholdPercent, parts, objective } of figures) {
     const [app = '', service = ''] = id.split('/')
     const put = (name: string, value: number | null | undefined) => {
       if (value !== null && value !== undefined)
@@ -19,6 +21,8 @@ export function scalingMetrics(figures: Iterable<ScalingFigures>): string {
     }
     put('direction_changes_per_hour', directionChangesPerHour)
     put('threshold_percent', thresholdPercent)
+    put('idle_percent', parts?.idlePercent)
+    put('request_cost_seconds', parts === null ? null : parts.requestMs / 1000)
     put('objective_seconds', objective === null ? null : objective.objectiveMs / 1000)
     put('latency_p95_seconds', objective?.p95Ms == null ? null : objective.p95Ms / 1000)
     put('objective_kept', objective?.kept == null ? null : objective.kept ? 1 : 0)
@@ -36,6 +40,8 @@ export function scalingMetrics(figures: Iterable<ScalingFigures>): string {
 const METRICS = [
   ['direction_changes_per_hour', 'Scaling steps of the last hour that went the other way than the step before.'],
   ['threshold_percent', 'Load above which the present number of instances is too small.'],
+  ['idle_percent', 'Load of an instance without requests, as learned.'],
+  ['request_cost_seconds', 'Time of a whole instance that one request takes, as learned.'],
   ['objective_seconds', 'Time within which 95 % of answers shall come.'],
   ['latency_p95_seconds', '95th percentile of answer times in the last full minute with enough answers.'],
   ['objective_kept', '1 while the objective is kept.'],
