@@ -7,7 +7,6 @@
  * machine overdue (fault row 37).
  */
 import type { Clock } from '../../shared/clock.ts'
-import { ConflictError, NotFoundError } from '../../shared/errors.ts'
 import type { Ids } from '../../shared/ids.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
@@ -15,8 +14,7 @@ import type { InstanceId, MachineId, NodeId } from '../../shared/model/identity.
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import { earliest, type Reason } from '../../shared/plan.ts'
 import type { Random } from '../../shared/random.ts'
-import type { Answers, GroupAnswer } from '../placement/answers.ts'
-import type { PlacementNode, PlacementRequest, ScoreWeights } from '../placement/model.ts'
+import type { PlacementRequest, ScoreWeights } from '../placement/model.ts'
 import { createNodeView } from '../placement/node-view.ts'
 import type { Refusal } from '../placement/plan-placement.ts'
 import type { LearnedUse } from '../placement/learned-use.ts'
@@ -25,18 +23,16 @@ import type { SchedulerDesk } from '../schedulers/desk.ts'
 import type { Provider } from '../providers/provider.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
+import { createBuy } from './buy.ts'
 import { DEFAULT_FLEET_CONFIG, type FleetConfig } from './config.ts'
 import { createFleetRecords } from './fleet-records.ts'
 import { fleetViewOf, type FleetView } from './fleet-view.ts'
 import { ghostsOf, type Predicted } from './ghosts.ts'
 import { createGiveBack } from './give-back.ts'
 import { createMachineExecutor } from './machine-executor.ts'
-import { terminateMachine } from './machine-updates.ts'
-import { drainNode, uncordonNode } from './node-actions.ts'
-import { BUDGET_REASON } from './drain-reasons.ts'
-import { createBuyHold, createDownTimer } from './pace.ts'
-import { type CapacityAction, type CapacityPlan, planCapacity } from './plan-capacity.ts'
-import { planTrials, withoutDoubtful } from './plan-trials.ts'
+import { drainNode } from './node-actions.ts'
+import { createDownTimer } from './pace.ts'
+import { withoutDoubtful } from './plan-trials.ts'
 import { createPoolRests } from './pool-rests.ts'
 import { planDrain } from './plan-drain.ts'
 import { leadOf, learnLeads, type PoolLead } from './plan-leads.ts'
@@ -83,9 +79,6 @@ export interface FleetLoop extends Loop {
   view(): FleetView
 }
 
-/** After planning what to buy, the plan rests this many times as long as it took: at most a fifth of a core goes into it. */
-const REST_PER_WORK = 4
-const LONGEST_REST_MS = 2_000
 /** What the clouds say that a person should know. */
 const ALARMS: ReadonlySet<string> = new Set(['list-distrusted', 'foreign', 'notice-implausible', 'mass-interruption'])
 
@@ -118,17 +111,10 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   let reapMemory: ReapMemory = EMPTY_REAP_MEMORY
   let nextListAtMs = 0
   const downTimer = createDownTimer(config.downIntervalMs, startWallMs)
-  const reclaimedAtMs = new Map<string, number>()
-  /** Monotonic. */
-  let nextPlanAtMs = 0
-  const buyHold = createBuyHold<InstanceId>(config.buyHoldMs)
   let lastScaleDownAtMs = startWallMs
   let learned: ReadonlyMap<string, PoolLead> | null = null
   /** Longest lead time of the pools; undefined: to be found anew. Asked for by every service that scales. */
   let longestLeadMs: number | null | undefined
-  let waiting: ReadonlyMap<InstanceId, MachineId> = new Map()
-  let blocked: ReadonlyMap<InstanceId, string> = new Map()
-  let budgetReached: string | null = null
   let unsubscribers: (() => void)[] = []
   const reasons = new Map<string, readonly Reason[]>()
 
@@ -151,21 +137,15 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   /** What a custom scheduler thinks of pools for the request, or for the group whose ghost it is. */
   const verdictsOf = (request: PlacementRequest) =>
     deps.placement.desk?.poolVerdicts({ ...request, group: request.group.replace(/^~/, '') }) ?? null
+  const note = (part: string, why: readonly Reason[]) => void reasons.set(part, why)
+  const shared = { ...deps, logger, config, records, nodes: () => nodeView.nodes(), machines, pools, leads, nowMs, note }
+  const buy = createBuy({ ...shared, rests, providers: new Set(deps.providers.keys()), ghosts, verdictsOf })
   const giveBack = createGiveBack({
-    ...deps,
-    logger,
-    config,
-    records,
-    nodes: () => nodeView.nodes(),
-    machines,
-    pools,
-    leads,
+    ...shared,
     ghosts: () => ghosts().map(({ request }) => request),
     refusals: () => deps.placement.refusals(),
-    blocked: () => blocked,
-    reclaimedAtMs: () => reclaimedAtMs,
-    nowMs,
-    note: (part, why) => void reasons.set(part, why),
+    blocked: buy.blocked,
+    reclaimedAtMs: buy.reclaimedAtMs,
   })
   const livenessOf = (id: NodeId) => observed.node(id)?.liveness ?? 'unknown'
 
@@ -177,7 +157,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     wake(await reap())
     await giveUpSilent()
     wake(await drains())
-    wake(await capacity())
+    wake(await buy.pass())
     wake(await down())
     await records.prune()
     if (signal.aborted) return null
@@ -248,131 +228,6 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     return plan.wakeAtMs
   }
 
-  const capacity = async () => {
-    const startedMs = clock.monotonicMs()
-    // What cannot be bought is looked at again with every change; a thousand of them must not keep this process busy.
-    if (startedMs < nextPlanAtMs) return nowMs() + Math.ceil(nextPlanAtMs - startedMs)
-    const { refused, youngMs } = lastingRefusals(startedMs)
-    const nodes = nodeView.nodes().map(asThere)
-    const ahead = ghosts()
-    const trials = planTrials({
-      refused: refused.map((refusal) => refusal.request),
-      pools: pools().map((pool) => pool.name),
-      verdictsOf,
-      nowMs: startedMs,
-    })
-    const isShort = trials.refused.length > 0 || ahead.length > 0
-    const plan = planCapacity({
-      refused: trials.refused,
-      answers: answersAbout(trials.refused),
-      nodes,
-      ghosts: ahead,
-      reclaimable: isShort ? nodes.filter((node) => mayTakeBack(node.id)).map((node) => ({ ...node, closed: null })) : [],
-      machines: machines(),
-      pools: pools(),
-      handJoined: handJoined(),
-      cooling: rests.all(),
-      providers: new Set(deps.providers.keys()),
-      leads: leads(),
-      config,
-      nowMs: nowMs(),
-    })
-    const tookMs = clock.monotonicMs() - startedMs
-    nextPlanAtMs = startedMs + tookMs + Math.min(LONGEST_REST_MS, REST_PER_WORK * tookMs)
-    reasons.set('capacity', plan.reasons)
-    blocked = trials.blocked.size === 0 ? plan.blocked : new Map([...plan.blocked, ...trials.blocked])
-    const held = new Map(plan.waiting)
-    waiting = held
-    await noteBudget(plan)
-    const buys: Extract<CapacityAction, { kind: 'buy' }>[] = []
-    for (const action of plan.actions) {
-      if (action.kind === 'buy') {
-        buys.push(action)
-        // A pool that is late now is late for the next burst too.
-        const late = action.standInFor === undefined ? undefined : state.snapshot.get('machine', action.standInFor)
-        if (late) rests.rest(late.pool, `${late.id} takes too long`, config.capacityCoolDownMs)
-      } else if (action.kind === 'cancel') {
-        await terminateMachine(deps, action.machineId, { reason: action.reason, by: 'fleet', nowMs: nowMs() })
-      } else {
-        await reclaim(action)
-      }
-    }
-    if (buys.length > 0) {
-      for (const [instance, machine] of await records.buy(buys)) held.set(instance, machine)
-    }
-    const delayMs = earliest(youngMs, trials.wakeAtMs === null ? null : trials.wakeAtMs - startedMs)
-    return delayMs === null ? plan.wakeAtMs : earliest(plan.wakeAtMs, nowMs() + Math.ceil(delayMs))
-  }
-
-  /** What custom schedulers said of the nodes that are there; of machines to come they will be asked when they have joined. */
-  const answersAbout = (requests: readonly PlacementRequest[]): Answers => {
-    const answers = new Map<string, GroupAnswer>()
-    for (const { group, rules } of requests) {
-      const answer = rules.scheduler === undefined || answers.has(group) ? null : deps.placement.desk?.answer(group)
-      if (answer) answers.set(group, { ...answer, others: 'open' })
-    }
-    return answers
-  }
-
-  /** One that cannot be taken back after all (its machine is being deleted by now) must not keep the rest of the plan from being done. */
-  const reclaim = async ({ nodeId, instances }: Extract<CapacityAction, { kind: 'reclaim' }>) => {
-    try {
-      await uncordonNode(steady, nodeId, 'fleet', `${instances.length} instances need it`)
-    } catch (error) {
-      if (!(error instanceof ConflictError || error instanceof NotFoundError)) throw error
-      logger.info('a node could not be taken back', { nodeId, reason: error.message })
-      return
-    }
-    const pool = state.snapshot.get('node', nodeId)?.pool
-    if (pool) reclaimedAtMs.set(pool, nowMs())
-    buyHold.forget()
-  }
-
-  /** A node just taken back must get the chance to serve before anything is bought: see `BuyHold`. */
-  const lastingRefusals = (atMs: number) => {
-    const all = deps.placement.refusals().filter((refusal) => state.snapshot.instances().get(refusal.instance)?.nodeId === null)
-    const { lasting, youngMs } = buyHold.lasting(
-      all.map((refusal) => refusal.instance),
-      atMs,
-    )
-    return { refused: all.filter((refusal) => lasting.has(refusal.instance)), youngMs }
-  }
-
-  /** Not heard of yet, or silent for seconds: not observed is never "not there", so nothing is bought in its place. */
-  const asThere = (node: PlacementNode): PlacementNode => {
-    if (node.closed === null || state.snapshot.get('node', node.id)?.availability !== 'active') return node
-    return livenessOf(node.id) === 'lost' && observed.frozen === null ? node : { ...node, closed: null }
-  }
-
-  const mayTakeBack = (id: NodeId): boolean => {
-    const node = state.snapshot.get('node', id)
-    const drain = node?.drain
-    if (!node || !drain) return false
-    if (drain.by !== 'fleet' || drain.reason.startsWith(BUDGET_REASON)) return false
-    const machine = node.machineId === null ? undefined : state.snapshot.get('machine', node.machineId)
-    const leaves = node.availability === 'draining' || node.availability === 'drained'
-    return leaves && livenessOf(id) === 'live' && machine?.phase === 'joined'
-  }
-
-  const handJoined = (): ReadonlyMap<string, number> => {
-    const counts = new Map<string, number>()
-    for (const node of state.snapshot.all('node').values())
-      if (node.pool !== null && (node.machineId === null || !state.snapshot.get('machine', node.machineId)))
-        counts.set(node.pool, (counts.get(node.pool) ?? 0) + 1)
-    return counts
-  }
-
-  const noteBudget = async (plan: CapacityPlan) => {
-    const before = budgetReached
-    budgetReached = plan.budgetReached
-    if (before !== null || budgetReached === null) return
-    const count = plan.unaffordable
-    logger.warn('budget reached, nothing is bought', { reason: budgetReached, instances: count })
-    const message = `${count} instance${count === 1 ? ' waits' : 's wait'}: ${budgetReached}`
-    const event = { actor: 'fleet', type: 'fleet.budget-reached', subject: 'fleet', message, severity: 'warning' } as const
-    await records.commit(state.change().event(event))
-  }
-
   const down = async () => {
     let wakeAtMs = await giveBack.rebalance()
     if (downTimer.take(nowMs())) wakeAtMs = earliest(wakeAtMs, await giveBack.consolidate())
@@ -425,10 +280,10 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       await executor.stop()
       await loop.stop()
     },
-    waitingFor: (instance) => waiting.get(instance) ?? null,
+    waitingFor: buy.waitingFor,
     noteFor(instance) {
-      const machine = waiting.get(instance)
-      return machine === undefined ? (blocked.get(instance) ?? null) : `waiting for machine ${machine}`
+      const machine = buy.waitingFor(instance)
+      return machine === null ? (buy.blocked().get(instance) ?? null) : `waiting for machine ${machine}`
     },
     machineLeadMs(pool) {
       if (pool !== undefined) return leadOf(leads(), pool).joinP90Ms
