@@ -7,8 +7,11 @@ import { RetryableError } from '../../shared/errors.ts'
 import type { Ids } from '../../shared/ids.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { instanceId, type InstanceId, type MachineId, parseInstanceId, serviceIdOf } from '../../shared/model/identity.ts'
+import type { EventDraft } from '../../shared/model/event.ts'
+import type { MachineRecord } from '../../shared/model/node.ts'
 import type { Reason } from '../../shared/plan.ts'
 import { nextGeneration, withGeneration } from '../services/generations.ts'
+import { commitRoom, jsonBytes } from '../state/commit-room.ts'
 import type { InstanceRecord } from '../state/objects.ts'
 import type { Change, State } from '../state/state.ts'
 import { monthOf } from './calendar.ts'
@@ -54,6 +57,8 @@ export interface FleetRecords {
 
 /** Machines that ended are kept this long beyond their month: what they cost and how long they lived. */
 const KEEP_ENDED_MS = 15 * 86_400_000
+/** Instances that an order names in the audit trail. */
+const NAMED_PER_EVENT = 50
 const PRUNE_PER_PASS = 50
 /** An alarm that was not raised for this long has ended, and is told again when it comes back. Longer than between two lists. */
 const ALARM_ENDED_MS = 900_000
@@ -196,14 +201,15 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
   }
 
   const buy = async (actions: readonly Buy[]): Promise<ReadonlyMap<InstanceId, MachineId>> => {
-    const change = state.change()
     const ordered = new Map<InstanceId, MachineId>()
+    let change = state.change()
+    let room = commitRoom()
     for (const action of actions) {
       const pool = state.snapshot.get('pool', action.pool)
       if (!pool) continue
       const id = deps.ids.next('m')
       for (const instance of action.instances) ordered.set(instance, id)
-      change.put('machine', id, {
+      const machine: MachineRecord = {
         id,
         name: `${clusterId()}-${id}`,
         pool: pool.name,
@@ -222,15 +228,23 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
         attempts: 0,
         lastError: null,
         ...(action.standInFor === undefined ? {} : { standInFor: action.standInFor }),
-      })
-      change.event({
+      }
+      const event: EventDraft = {
         actor: 'fleet',
         type: 'machine.requested',
         subject: id,
         message: `machine ${id} of pool ${pool.name} is ordered: ${action.reason}`,
         severity: 'info',
-        data: { pool: pool.name, priceUsdPerHour: pool.priceUsdPerHour, instances: action.instances.slice(0, 50) },
-      })
+        data: { pool: pool.name, priceUsdPerHour: pool.priceUsdPerHour, instances: action.instances.slice(0, NAMED_PER_EVENT) },
+      }
+      const bytes = jsonBytes(machine) + jsonBytes(event)
+      if (!room.take(1, bytes)) {
+        await commit(change)
+        change = state.change()
+        room = commitRoom()
+        room.take(1, bytes)
+      }
+      change.put('machine', id, machine).event(event)
       logger.info('machine is ordered', { machineId: id, pool: pool.name, reason: action.reason })
     }
     await commit(change)

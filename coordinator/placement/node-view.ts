@@ -10,6 +10,7 @@ import type { InstanceRecord } from '../state/objects.ts'
 import type { NodeObservation, Observed } from '../state/observed.ts'
 import type { Snapshot, State } from '../state/state.ts'
 import type { PlacementNode, PlacementRequest } from './model.ts'
+import { roomOnNode } from '../state/commit-room.ts'
 import { type ChargeOf, DEFAULT_CHARGE, requestOf, reservedCharge, volumesOf } from './requests.ts'
 
 export interface NodeView {
@@ -172,7 +173,8 @@ function placementNodeOf(
   const volumes = new Map<string, Set<ServiceId>>()
   const images = new Set<string>()
   let { cpuMillis, memoryBytes, diskBytes, slots } = record.capacity
-  for (const instance of snapshot.get('assignments', record.id)?.instances ?? []) {
+  const held = snapshot.get('assignments', record.id)?.instances ?? []
+  for (const instance of held) {
     const request = requestOfRecord(instance, snapshot, chargeOf, record.pool)
     const charge = request?.charge ?? DEFAULT_CHARGE
     // What stops still holds its resources and ports until it is gone; for spreading it counts no more.
@@ -201,7 +203,8 @@ function placementNodeOf(
     provider: record.provider,
     zone: record.zone,
     capacity: record.capacity,
-    free: { cpuMillis, memoryBytes, diskBytes, slots },
+    // What a node holds is one object of the store, and must fit into a commit.
+    free: { cpuMillis, memoryBytes, diskBytes, slots: Math.min(slots, roomOnNode(held)) },
     closed: closedReason(record, observed.node(record.id)),
     services,
     repels,

@@ -11,9 +11,10 @@ import { type InstanceId, type NodeId, parseInstanceId, type ServiceId, serviceI
 import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
 import type { Observed } from '../state/observed.ts'
 import type { Snapshot, State } from '../state/state.ts'
-import { MAX_COMMIT_BYTES, MAX_COMMIT_OPERATIONS } from '../state/store.ts'
+import { commitRoom, jsonBytes } from '../state/commit-room.ts'
 import { whoChose } from './answers.ts'
-import { chargeText, type Explanation, explanationKind, renderExplanation } from './explain.ts'
+import { chargeText, type Explanation } from './explain.ts'
+import { kindOf, refusalEvents } from './refusal-events.ts'
 import { earliest } from '../../shared/plan.ts'
 import { createSchedulerDesk, type SchedulerDesk } from '../schedulers/desk.ts'
 import { createSchedulerBook, type SchedulerBook } from '../schedulers/scheduler-book.ts'
@@ -56,16 +57,14 @@ export interface PlacementLoopDeps {
   readonly evictedPercentPerHour?: number
 }
 
-/** Room below the store's limit for keys, versions and punctuation that the estimate leaves out. */
-const CHUNK_BYTES = MAX_COMMIT_BYTES - 50_000
+/** What a service's record grows by for each place of data that it remembers, and punctuation. */
+const HOME_BYTES = 40
 /** Slots of one service whose data's place is remembered beside those of its instances. */
 const MAX_HOMES = 1_000
 /** How often to see whether something refused may evict others: the fleet may find that it can buy nothing. */
 const PREEMPTION_LOOK_MS = 5_000
 /** A look at a large cluster takes several passes; between them everything else has its turn. */
 const PREEMPTION_GO_ON_MS = 500
-/** Instances named in one `instance.unplaced` event. */
-const NAMED_PER_EVENT = 50
 
 export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
   const { state, observed, clock } = deps
@@ -86,6 +85,8 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
   })
   const listeners = new Set<() => void>()
   let refused = new Map<InstanceId, Refusal>()
+  /** Why each of them waits, as the audit trail has it. */
+  const told = new Map<InstanceId, string>()
   /** Structure of the nodes (node-view.ts) that `refused` was found with. */
   let refusedAt = -1
   let unsubscribers: (() => void)[] = []
@@ -117,8 +118,10 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
     const plan = planPlacement({ requests, nodes, options, answers })
     let again = false
     for (let rest = plan.assignments; rest.length > 0 && !signal.aborted; ) {
-      const { size, change } = nextChunk(state, rest, clock.now(), options, turn.builtIn)
+      const { size, change, alone } = nextChunk(state, rest, clock.now(), options, turn.builtIn)
       rest = rest.slice(size)
+      if (alone)
+        logger.error('an instance cannot be placed: its records do not fit into one commit', { instance: alone.instance })
       const outcome = await state.commit(change)
       if (outcome.kind === 'committed') continue
       if (outcome.kind !== 'conflict')
@@ -127,8 +130,8 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
     }
     desk.settle(turn, new Set(plan.refusals.map(({ request }) => request.group)), structure)
     const refusals = standing.length === 0 ? plan.refusals : [...plan.refusals, ...standing]
-    await recordRefusals(refusals)
-    refusedAt = again ? -1 : structure
+    const isTold = await recordRefusals(refusals)
+    refusedAt = again || !isTold ? -1 : structure
     if (again) return clock.now()
     return signal.aborted ? null : earliest(turn.wakeAtMs, await preempt(refusals))
   }
@@ -150,38 +153,27 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
   }
 
   const recordRefusals = async (refusals: readonly Refusal[]) => {
-    const news = new Map<string, Refusal[]>()
-    for (const refusal of refusals) {
-      const kind = explanationKind(refusal.explanation)
-      const before = refused.get(refusal.instance)
-      if (before && explanationKind(before.explanation) === kind) continue
-      const key = `${refusal.request.group}\n${kind}`
-      const same = news.get(key)
-      if (same) same.push(refusal)
-      else news.set(key, [refusal])
-    }
-    const changed = news.size > 0 || refusals.length !== refused.size
-    refused = new Map(refusals.map((refusal) => [refusal.instance, refusal]))
-    if (news.size > 0) {
+    const now = new Map(refusals.map((refusal) => [refusal.instance, refusal]))
+    const changed =
+      now.size !== refused.size || refusals.some((refusal) => kindOf(refused.get(refusal.instance)) !== kindOf(refusal))
+    refused = now
+    for (const instance of told.keys()) if (!now.has(instance)) told.delete(instance)
+    const untold = refusals.filter((refusal) => told.get(refusal.instance) !== kindOf(refusal))
+    let isTold = true
+    if (untold.length > 0) {
       const change = state.change()
-      for (const group of news.values()) {
-        const [first] = group as [Refusal]
-        const text = renderExplanation(first.explanation)
-        const more = group.length > 1 ? ` and ${group.length - 1} more of ${first.request.service}` : ''
-        change.event({
-          actor: 'placement',
-          type: 'instance.unplaced',
-          subject: first.instance,
-          message: `${first.instance}${more}: ${text}`,
-          severity: 'warning',
-          data: { instances: group.slice(0, NAMED_PER_EVENT).map((refusal) => refusal.instance), count: group.length },
-        })
-        logger.info('instances fit nowhere', { service: first.request.service, count: group.length, reason: text })
+      for (const event of refusalEvents(untold)) {
+        change.event(event)
+        logger.info('instances fit nowhere', { subject: event.subject, reason: event.message })
       }
       const outcome = await state.commit(change)
-      if (outcome.kind !== 'committed') logger.warn('refusals were not recorded', { outcome: outcome.kind })
+      isTold = outcome.kind === 'committed'
+      // What could not be written is told with the next pass.
+      if (!isTold) logger.warn('refusals were not recorded', { outcome: outcome.kind })
+      else for (const refusal of untold) told.set(refusal.instance, kindOf(refusal))
     }
     if (changed) for (const listener of [...listeners]) listener()
+    return isTold
   }
 
   const loop = createLoop({ name: 'placement', clock, logger, run })
@@ -237,7 +229,8 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
 
 /**
  * The change for as many assignments, from the first on, as one commit holds. Built against the snapshot of this moment: what
- * is no longer pending, or whose node closed meanwhile, is left out and planned again.
+ * is no longer pending, or whose node closed meanwhile, is left out and planned again. `alone`: one that does not fit into a commit by
+ * itself, and is left out.
  */
 function nextChunk(
   state: State,
@@ -247,67 +240,75 @@ function nextChunk(
   builtIn: ReadonlyMap<string, string>,
 ) {
   const { snapshot } = state
-  const moves = new Map<string, Assignment[]>()
-  const services = new Set<string>()
-  let bytes = 0
-  let size = 0
-  for (const assignment of assignments) {
-    const service = serviceIdOf(assignment.instance)
-    const newService = !services.has(service)
-    const newNode = !moves.has(assignment.node)
-    const operations = services.size + moves.size + (newService ? 1 : 0) + (newNode ? 1 : 0)
-    let more = 400
-    if (newService) more += byteLength(snapshot.get('service', service))
-    if (newNode) more += byteLength(snapshot.get('assignments', assignment.node))
-    if (size > 0 && (operations > MAX_COMMIT_OPERATIONS || bytes + more > CHUNK_BYTES)) break
-    bytes += more
-    size += 1
-    services.add(service)
-    const onNode = moves.get(assignment.node)
-    if (onNode) onNode.push(assignment)
-    else moves.set(assignment.node, [assignment])
-  }
-
   const change = state.change()
+  const room = commitRoom()
+  const placed = new Map<NodeId, InstanceRecord[]>()
+  const waiting = new Map<ServiceId, ReadonlyMap<InstanceId, InstanceRecord>>()
+  /** Services whose record changes, and the places of data that it gets. */
+  const homes = new Map<ServiceId, Record<string, NodeId>>()
   const moved = new Set<InstanceId>()
-  const homes = new Map<string, Record<string, NodeId>>()
-  const waiting = new Map<InstanceId, InstanceRecord>()
-  for (const id of services)
-    for (const record of snapshot.get('service', id)?.pending ?? []) if (record.goal === 'run') waiting.set(record.id, record)
-  for (const [nodeId, onNode] of moves) {
-    if (snapshot.get('node', nodeId)?.availability !== 'active') continue
-    const present = snapshot.get('assignments', nodeId)?.instances ?? []
-    const added = onNode.flatMap((assignment) => {
-      const record = waiting.get(assignment.instance)
-      if (!record) return []
-      moved.add(record.id)
-      const { chosenBy, request } = assignment
+  let size = 0
+  let alone: Assignment | null = null
+  for (const assignment of assignments) {
+    const { instance, node: nodeId, chosenBy, request } = assignment
+    const id = serviceIdOf(instance)
+    const here = waiting.get(id) ?? waitingOf(snapshot, id)
+    waiting.set(id, here)
+    const record = here.get(instance)
+    const isOpen = snapshot.get('node', nodeId)?.availability === 'active'
+    if (record !== undefined && isOpen) {
       const placedBy = whoChose(request.rules.scheduler, chosenBy, builtIn.get(request.group) ?? null)
-      if (assignment.request.volumes.length > 0 && !assignment.request.global) {
-        const service = serviceIdOf(record.id)
-        homes.set(service, { ...homes.get(service), [parseInstanceId(record.id)?.slot ?? 0]: nodeId })
-      }
-      change.event({
+      const added = { ...record, nodeId, placedAtMs: atMs, ...(placedBy === null ? {} : { placedBy }) }
+      const event = {
         actor: 'placement',
         type: 'instance.placed',
         subject: record.id,
         message: `${record.id} goes to ${nodeId}: ${placedBy === null ? '' : `${placedBy}; `}${placedReason(assignment, options)}`,
         severity: 'info',
         data: { node: nodeId },
-      })
-      return [{ ...record, nodeId, placedAtMs: atMs, ...(placedBy === null ? {} : { placedBy }) }]
-    })
-    if (added.length > 0) change.put('assignments', nodeId, { nodeId, instances: [...present, ...added] })
+      } as const
+      const others = placed.get(nodeId)
+      const bytes =
+        jsonBytes(added) +
+        jsonBytes(event) +
+        HOME_BYTES +
+        (homes.has(id) ? 0 : jsonBytes(snapshot.get('service', id))) +
+        (others ? 0 : jsonBytes(snapshot.get('assignments', nodeId) ?? { nodeId, instances: [] }))
+      if (!room.take((homes.has(id) ? 0 : 1) + (others ? 0 : 1), bytes)) {
+        if (size > 0) break
+        alone = assignment
+        size = 1
+        break
+      }
+      const places = homes.get(id) ?? {}
+      homes.set(id, places)
+      if (others) others.push(added)
+      else placed.set(nodeId, [added])
+      moved.add(record.id)
+      if (request.volumes.length > 0 && !request.global) places[parseInstanceId(record.id)?.slot ?? 0] = nodeId
+      change.event(event)
+    }
+    size += 1
   }
-  for (const id of services) {
+
+  for (const [nodeId, added] of placed)
+    change.put('assignments', nodeId, {
+      nodeId,
+      instances: [...(snapshot.get('assignments', nodeId)?.instances ?? []), ...added],
+    })
+  for (const [id, places] of homes) {
     const service = snapshot.get('service', id)
     if (!service) continue
     const pending = service.pending.filter((record) => !moved.has(record.id))
-    const moves = homes.get(id)
-    if (pending.length < service.pending.length)
-      change.put('service', id, { ...service, pending, ...(moves ? { homes: homesWith(service, moves, snapshot) } : {}) })
+    const hasPlaces = Object.keys(places).length > 0
+    change.put('service', id, { ...service, pending, ...(hasPlaces ? { homes: homesWith(service, places, snapshot) } : {}) })
   }
-  return { size, change }
+  return { size, change, alone }
+}
+
+function waitingOf(snapshot: Snapshot, id: ServiceId): ReadonlyMap<InstanceId, InstanceRecord> {
+  const pending = snapshot.get('service', id)?.pending ?? []
+  return new Map(pending.flatMap((record) => (record.goal === 'run' ? [[record.id, record] as const] : [])))
 }
 
 /** Data stays where it is when its instance is gone: the next generation of the slot has to go there. Bounded: the lowest slots, which are wanted longest. */
@@ -333,8 +334,4 @@ function placedReason({ request, siblings, use }: Assignment, options: Placement
   const strategy = request.rules.strategy ?? options.strategy
   const learned = request.charge.learned ? `; charged ${chargeText(request.charge)}, as measured` : ''
   return `${strategy}, ${siblings} of ${request.service} there before, ${Math.round(use * 100)} % reserved with it${learned}`
-}
-
-function byteLength(value: unknown): number {
-  return value === undefined ? 100 : Buffer.byteLength(JSON.stringify(value))
 }

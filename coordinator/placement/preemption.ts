@@ -2,6 +2,8 @@
 import type { Clock } from '../../shared/clock.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { type NodeId, parseInstanceId, type ServiceId } from '../../shared/model/identity.ts'
+import type { EventDraft } from '../../shared/model/event.ts'
+import { commitRoom, jsonBytes } from '../state/commit-room.ts'
 import { specOfInstance } from '../services/kept-specs.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
@@ -13,9 +15,6 @@ import type { ChargeOf } from './requests.ts'
 
 /** Of a service, so many may be out of service at once for others' sake: a quarter, at least one. */
 const DISRUPTED_SHARE = 0.25
-/** Nodes changed in one commit. */
-const MAX_NODES_PER_COMMIT = 20
-
 /** Of all instances, so many percent may be evicted within an hour: priorities are for the few, not for exchanging a cluster. */
 export const EVICTED_PERCENT_PER_HOUR = 10
 /** The same where that share would be next to nothing. */
@@ -102,10 +101,10 @@ export function createPreemption(deps: {
     for (const eviction of evictions) {
       const here = byNode.get(eviction.node)
       if (here) here.push(eviction)
-      else if (byNode.size < MAX_NODES_PER_COMMIT) byNode.set(eviction.node, [eviction])
+      else byNode.set(eviction.node, [eviction])
     }
-    if (byNode.size === 0) return
     const change = state.change()
+    const room = commitRoom()
     const news: { readonly atMs: number; readonly app: string }[] = []
     for (const [nodeId, here] of byNode) {
       const assignments = state.snapshot.get('assignments', nodeId)
@@ -116,19 +115,24 @@ export function createPreemption(deps: {
         if (stopReason === undefined || record.goal === 'stop') return record
         return { ...record, goal: 'stop' as const, stopReason, stopAtMs: deps.clock.now() }
       })
-      change.put('assignments', nodeId, { ...assignments, instances })
-      for (const { victim, beneficiary, reason } of here) {
-        news.push({ atMs: clock.monotonicMs(), app: parseInstanceId(beneficiary)?.app ?? '' })
-        change.event({
+      const value = { ...assignments, instances }
+      const events = here.map(
+        ({ victim, beneficiary, reason }): EventDraft => ({
           actor: 'placement',
           type: 'instance.evicted',
           subject: victim,
           message: `${victim} on ${nodeId} is ${reason}`,
           severity: 'warning',
           data: { node: nodeId, for: beneficiary },
-        })
-      }
+        }),
+      )
+      // What does not fit beside the others is decided anew.
+      if (!room.take(1, jsonBytes(value) + jsonBytes(events))) continue
+      change.put('assignments', nodeId, value)
+      for (const event of events) change.event(event)
+      for (const { beneficiary } of here) news.push({ atMs: clock.monotonicMs(), app: parseInstanceId(beneficiary)?.app ?? '' })
     }
+    if (change.isEmpty) return
     const outcome = await state.commit(change)
     if (outcome.kind === 'committed') past = [...past, ...news]
     else deps.logger.warn('evictions were not stored, decided anew', { outcome: outcome.kind })

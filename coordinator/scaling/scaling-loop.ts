@@ -5,7 +5,8 @@
  */
 import { createCalendar } from '../../shared/calendar.ts'
 import { type Clock, sleep } from '../../shared/clock.ts'
-import { UnavailableError } from '../../shared/errors.ts'
+import { InvariantError, UnavailableError } from '../../shared/errors.ts'
+import type { EventDraft } from '../../shared/model/event.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
 import { type ServiceId, serviceIdOf } from '../../shared/model/identity.ts'
@@ -16,6 +17,7 @@ import { createAges } from '../services/ages.ts'
 import type { AppRecord, ServiceRecord } from '../state/objects.ts'
 import { createIsolation } from '../state/isolation.ts'
 import type { Observed } from '../state/observed.ts'
+import { commitRoom, jsonBytes } from '../state/commit-room.ts'
 import type { State } from '../state/state.ts'
 import { createAttention } from './attention.ts'
 import type { DecisionRecord } from './decision-log.ts'
@@ -61,8 +63,8 @@ export interface ScalingLoop extends Loop {
 const TICK_MS = 1_000
 /** A jump of load moves the next tick forward, to this long after the last one at the earliest. */
 const EARLY_TICK_MS = 500
-/** Services in one commit. */
-const BATCH = 50
+/** Events about objectives in one commit. */
+const NEWS_AT_ONCE = 200
 /** After so long other work of the coordinator gets its turn. */
 const TURN_MS = 25
 
@@ -127,8 +129,8 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
         if (looked?.news) news.push(looked.news)
       }
       traffic?.forgetGone()
-      for (let i = 0; i < steps.length && !signal.aborted; i += BATCH) await commit(steps.slice(i, i + BATCH))
-      if (news.length > 0) await tell(news)
+      for (let rest: readonly Step[] = steps; rest.length > 0 && !signal.aborted; ) rest = rest.slice(await commit(rest))
+      for (let rest: readonly News[] = news; rest.length > 0 && !signal.aborted; ) rest = rest.slice(await tell(rest))
       return clock.now() + TICK_MS
     },
   })
@@ -186,35 +188,49 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     return action === undefined ? null : { record, action, decision: plan.decision }
   }
 
-  async function commit(steps: readonly Step[]): Promise<void> {
+  /** As many steps, from the first on, as one commit holds; answers how many were dealt with. */
+  async function commit(steps: readonly Step[]): Promise<number> {
     const change = state.change()
+    const room = commitRoom()
     const taken: Step[] = []
+    let size = 0
     for (const step of steps) {
       const { record, action, decision } = step
       // The record of this very moment: an earlier batch took time to be written.
       const present = state.snapshot.get('service', record.id)
       const service = watched.get(record.id)
-      if (present === undefined || service === undefined || present.desired !== action.from || present.pinned !== null) continue
-      taken.push(step)
+      if (present === undefined || service === undefined || present.desired !== action.from || present.pinned !== null) {
+        size += 1
+        continue
+      }
       const atMs = clock.now()
-      change.put('service', record.id, {
+      const scaled: ServiceRecord = {
         ...present,
         desired: action.to,
         lastScale: { atMs, from: action.from, to: action.to, reason: action.reason },
         learned: { ...service.learned.view(), shiftPercent: service.objective.shiftPercent },
-      })
+      }
       const { n, ready, demandPercent, thresholdPercent, code } = decision
-      change.event({
+      const event: EventDraft = {
         actor: 'scaling',
         type: 'service.scaled',
         subject: record.id,
         message: `${action.from} → ${action.to}: ${action.reason}`,
         severity: 'info',
         data: { from: action.from, to: action.to, code, n, ready, demandPercent, thresholdPercent },
-      })
+      }
+      if (!room.take(1, jsonBytes(scaled) + jsonBytes(event))) {
+        if (taken.length > 0) break
+        isolation.failed(record.id, new InvariantError('its record does not fit into a commit'))
+        size += 1
+        continue
+      }
+      size += 1
+      taken.push(step)
+      change.put('service', record.id, scaled).event(event)
     }
     const outcome = await state.commit(change)
-    if (outcome.kind === 'conflict') return
+    if (outcome.kind === 'conflict') return size
     if (outcome.kind !== 'committed') throw new UnavailableError(`the store did not take a scaling step: ${outcome.detail}`)
     for (const { record, action, decision } of taken) {
       const service = watched.get(record.id)
@@ -222,11 +238,13 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
       service?.log.stepped(action.from, action.to, clock.monotonicMs())
       if (record.lastScale !== null) ages.forget(`${record.id} ${record.lastScale.atMs}`)
     }
+    return size
   }
 
   /** What could not be written is told with the next tick. */
-  async function tell(news: readonly News[]): Promise<void> {
+  async function tell(all: readonly News[]): Promise<number> {
     const change = state.change()
+    const news = all.slice(0, NEWS_AT_ONCE)
     for (const { id, kind, objectiveMs } of news) {
       const p95Ms = watched.get(id)?.objective.view(objectiveMs).p95Ms ?? null
       change.event({
@@ -242,6 +260,7 @@ export function createScalingLoop(deps: ScalingLoopDeps): ScalingLoop {
     if (outcome.kind !== 'committed')
       throw new UnavailableError(`the store did not take an event about objectives: ${outcome.kind}`)
     for (const { id, kind } of news) watched.get(id)?.objective.wasTold(kind)
+    return news.length
   }
 
   const rulesOf = (id: ServiceId): ScaleRules | null => find(id)?.rules ?? null

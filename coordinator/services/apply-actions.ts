@@ -3,13 +3,14 @@ import { instanceId, type NodeId } from '../../shared/model/identity.ts'
 import type { AppRecord, InstanceRecord, NodeAssignments, ServiceRecord } from '../state/objects.ts'
 import type { Change, Snapshot } from '../state/state.ts'
 import { CLUSTER_KEY } from '../access/cluster.ts'
+import { commitRoom, jsonBytes, mostWaiting, STOP_BYTES } from '../state/commit-room.ts'
 import { nextRevision, runningOf } from './app-record.ts'
 import { nextGeneration, withGeneration, withRetired, withRetiredHomes } from './generations.ts'
 import type { ServiceAction } from './service-plan.ts'
 
-/** Objects and bytes of one commit, with room for what else it holds. */
-const MAX_NODES = 50
-const MAX_BYTES = 250_000
+/** Kept free for what every commit may hold besides: a rollout's state, an app that is rolled back, sums of events. */
+const SPARE_OBJECTS = 4
+const SPARE_BYTES = 20_000
 /** More events of one kind in a commit become one. */
 const MAX_EVENTS = 20
 
@@ -26,23 +27,27 @@ export function applyActions(
   const nodes = new Map<NodeId, { instances: InstanceRecord[] }>()
   const counts = new Map<string, number>()
   let record = service
-  let bytes = JSON.stringify(service).length
+  const room = commitRoom()
+  room.take(SPARE_OBJECTS, SPARE_BYTES + jsonBytes(service))
+  let waiting = service.pending.length
   let applied = 0
   let deleted = false
 
   const tell = (type: string, subject: string, message: string, severity: 'info' | 'warning' | 'error' = 'info') => {
     const count = (counts.get(type) ?? 0) + 1
     counts.set(type, count)
-    if (count <= MAX_EVENTS) change.event({ actor: 'services', type, subject, message, severity })
+    if (count > MAX_EVENTS) return
+    const event = { actor: 'services', type, subject, message, severity }
+    room.take(0, jsonBytes(event))
+    change.event(event)
   }
   /** The instances of a node as this change leaves them; null when the commit is full. */
   const open = (nodeId: NodeId) => {
     const known = nodes.get(nodeId)
     if (known) return known
     const stored = snapshot.get('assignments', nodeId)
-    const size = stored === undefined ? 0 : JSON.stringify(stored).length
-    if (nodes.size > 0 && (nodes.size >= MAX_NODES || bytes + size > MAX_BYTES)) return null
-    bytes += size
+    if (!room.take(1, stored === undefined ? 0 : jsonBytes(stored) + STOP_BYTES * stored.instances.length) && nodes.size > 0)
+      return null
     const opened = { instances: [...(stored?.instances ?? [])] }
     nodes.set(nodeId, opened)
     return opened
@@ -63,6 +68,8 @@ export function applyActions(
   for (const action of actions) {
     switch (action.kind) {
       case 'create': {
+        // Those that wait by now come first; what follows does not depend on it.
+        if (waiting >= mostWaiting(service.id)) break
         const generation = nextGeneration(record, action.slot, snapshot.instancesOf(service.id))
         const id = instanceId({ app: appName, service: serviceName, slot: action.slot, generation })
         const created: InstanceRecord = {
@@ -78,8 +85,9 @@ export function applyActions(
           replaces: action.replaces,
           ...(action.job === undefined ? {} : { job: action.job }),
         }
+        if (!room.take(0, jsonBytes(created))) return finish()
+        waiting += 1
         record = { ...withGeneration(record, action.slot, generation), pending: [...record.pending, created] }
-        bytes += 400
         tell(action.replaces === null ? 'instance.created' : 'instance.replacing', id, action.reason)
         break
       }

@@ -7,14 +7,12 @@ import { compare } from '../../shared/compare.ts'
 import type { Plan } from '../../shared/plan.ts'
 import type { RolloutState } from '../state/objects.ts'
 import { chooseVictims } from './choose-victims.ts'
+import { mostWaiting } from '../state/commit-room.ts'
 import { create, type Draft, isBlocking, members, retire, startDraft } from './draft.ts'
 import { planJob } from './plan-job.ts'
 import { planDrains, planFailed, planLost, planPairs, planRemovals } from './plan-replace.ts'
 import { isAccepted, planRolloutFailure, planRolloutStart, planUpdates, provenHash, roomForUnproven } from './plan-rollout.ts'
 import { reason, revisionWithHash, type ServiceAction, type ServiceInput, unmetDependency, wantedCount } from './service-plan.ts'
-
-/** Most instances of one service that wait for a place at once: keeps its record well within one commit. */
-const MAX_WAITING = 500
 
 /** The next moves of one service. `now` is epoch ms. */
 export function planService(input: ServiceInput, now: number): Plan<ServiceAction> {
@@ -118,7 +116,7 @@ function planMissing(draft: Draft, rollout: RolloutState | null): void {
   const waiting =
     members(draft).filter((member) => member.standing === 'waiting').length +
     draft.actions.filter((action) => action.kind === 'create').length
-  missing = Math.min(missing, Math.max(0, MAX_WAITING - waiting))
+  missing = Math.min(missing, Math.max(0, mostWaiting(input.service.id) - waiting))
   const fresh = hashForNew(draft, rollout)
   const refill = [...draft.vacated.keys()]
     .sort((a, b) => a - b)

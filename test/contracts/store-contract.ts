@@ -132,6 +132,14 @@ export function storeContract(makeHarness: () => Promise<StoreHarness>): void {
       expect(await store.commit(many, options)).toMatchObject({ kind: 'tooLarge' })
       expect(await store.commit(many.slice(1), options)).toMatchObject({ kind: 'committed' })
       expect(await store.commit([put('big', 'x'.repeat(MAX_COMMIT_BYTES + 1))], options)).toMatchObject({ kind: 'tooLarge' })
+      const told = Array.from({ length: 400 }, (_, index) => ({
+        ...event(`app/${index}`, 'app.deployed'),
+        message: 'x'.repeat(1_000),
+      }))
+      expect(await store.commit([put('small', 1)], { ...options, events: told })).toMatchObject({ kind: 'tooLarge' })
+      expect(await store.commit([put('small', 1)], { ...options, events: told.slice(0, 250) })).toMatchObject({
+        kind: 'committed',
+      })
     }))
 
   it('refuses writes of an earlier epoch', () =>

@@ -34,7 +34,11 @@ export function memoryStore(disk: MemoryStoreDisk = emptyDisk()): MemoryStore {
       if (failure) return failure
       if (epoch < disk.epoch) return { kind: 'notLeader', detail: `epoch ${epoch} is older than ${disk.epoch}` }
       if (operations.length > MAX_COMMIT_OPERATIONS) return { kind: 'tooLarge', detail: `${operations.length} operations` }
-      if (JSON.stringify(operations).length > MAX_COMMIT_BYTES) return { kind: 'tooLarge', detail: 'too many bytes' }
+      const bytes = [...operations.flatMap((one) => (one.op === 'put' ? [one.value] : [])), ...events].reduce<number>(
+        (sum, value) => sum + Buffer.byteLength(JSON.stringify(value) ?? 'null'),
+        0,
+      )
+      if (bytes > MAX_COMMIT_BYTES) return { kind: 'tooLarge', detail: `${bytes} bytes` }
       for (const operation of operations) {
         const version = disk.objects.get(keyOf(operation))?.version ?? 0
         if (version !== operation.expect)
