@@ -117,9 +117,9 @@ describe.skipIf(!isRootOnDebian())('faults while machines are bought and given b
     openBoot()
     // Each agent dies as soon as it is there, one with its coordinator; the host's own loop starts it again.
     const [first] = mine() as [LabMachine]
-    await bed.until(() => killAgent(first.host), 'the first agent', 60_000, 20)
+    await bed.until(() => killAgent(first.host), 'the first agent', 240_000, 20)
     await killed()
-    for (const { host } of mine().slice(1)) await bed.until(() => killAgent(host), 'its agent', 60_000, 20)
+    for (const { host } of mine().slice(1)) await bed.until(() => killAgent(host), 'its agent', 240_000, 20)
     // Joined, work on its way to it: agent and coordinator die together.
     await bed.until(async () => (await bed.machines()).some(({ phase }) => phase === 'joined'), 'one to join', 240_000, 20)
     await killed(() => mine().forEach(({ host }) => void killAgent(host)))

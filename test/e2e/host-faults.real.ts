@@ -69,7 +69,9 @@ describe.skipIf(!isRootOnDebian())('faults of hosts', { timeout: 600_000 }, () =
     figure('engine started again → its instances serve', startedAt)
     expect((await bed.instances(WEB)).map((instance) => instance.id)).toEqual(before.map((instance) => instance.id))
     expect((await Promise.all(bed.lab.hosts.slice(1).map(bed.containersOn))).flat()).toEqual(others)
-    for (const target of bed.lab.hosts) await served(target)
+    // Gateways hear of the addresses that the containers have now a moment later.
+    for (const target of bed.lab.hosts)
+      await bed.until(async () => (await status(target, key)) === 200, `${target.name} to serve`)
     await bed.untilNothingTwice()
   })
 

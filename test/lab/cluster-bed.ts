@@ -292,11 +292,11 @@ async function footprintOf(id: string, dir: string, hosts: readonly Host[], clou
   }
 }
 
-/** Command lines, without what watches or sleeps, in order. */
+/** Command lines, without what watches, sleeps or asks the cloud what there is, all of which come and go; in order. */
 function programs(lines: readonly string[]): readonly string[] {
   return lines
     .map((line) => line.trim().replace(/\b[0-9a-f]{64}\b/g, '(id)'))
-    .filter((line) => line !== '' && !/^(ps|sleep) /.test(line))
+    .filter((line) => line !== '' && !/^(ps|sleep) |exec-hosts\.mjs .* list$/.test(line))
     .sort()
 }
 

@@ -326,7 +326,7 @@ export const FAULT_STORIES: readonly Story[] = [
       const { cluster } = stage
       const [where = 'h1'] = [...cluster.running().values()]
       cluster.partition(where)
-      await stage.until(() => [...cluster.running().values()].some((host) => host !== where), 'it runs elsewhere', 300_000)
+      await stage.until(() => [...cluster.running().values()].some((host) => host !== where), 'it runs elsewhere', 900_000)
       cluster.heal(where)
       await stage.settle()
     },
@@ -369,7 +369,7 @@ export const FAULT_STORIES: readonly Story[] = [
       const { engine } = cluster.host(where)
       engine.hangMs = 20_000
       cluster.partition(where)
-      await stage.until(() => [...cluster.running().values()].some((host) => host !== where), 'it runs elsewhere', 300_000)
+      await stage.until(() => [...cluster.running().values()].some((host) => host !== where), 'it runs elsewhere', 900_000)
       engine.hangMs = 0
       cluster.heal(where)
       await stage.settle()
