@@ -1,7 +1,7 @@
 /**
  * `make test-simulation SEEDS=3000 FIRST_SEED=1`: random lives of a cluster over all cores, then every crash point of the scripted
  * scenarios and every planted bug (unless ONLY names one of seeds, crashes, bugs). Ends with one JSON line
- * `{seeds, steps, violations, seconds}`; exit code 1 when anything was violated.
+ * `{seeds, steps, violations, seconds}`; exit code 1 when anything was violated. `STORY=… VICTIM=… EFFECT=…` replays one crash point.
  */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,7 +9,7 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { runStory, type Victim } from './crash-points.ts'
 import { runSeed, SeedFailure } from './random-scenario.ts'
-import { STORIES } from './stories.ts'
+import { FAULT_STORIES, STORIES, type Story } from './stories.ts'
 
 /** One thing to try: a seed, or a story with the crash of one process after one of its effects. */
 type Task =
@@ -27,6 +27,8 @@ interface Report {
 }
 
 const WORKER = '--worker'
+const ALL_STORIES = [...STORIES, ...FAULT_STORIES]
+const VICTIMS = ['coordinator', 'agents'] as const satisfies readonly Victim[]
 const RUNNER = join(import.meta.dirname, 'planted-runner.ts')
 /** Seeds handed to a worker at once: enough to keep the talk small, few enough that all end together. */
 const BATCH = 5
@@ -50,9 +52,7 @@ async function attempt(task: Task): Promise<Report> {
   try {
     if (task.kind === 'seed')
       return { task, steps: (await runSeed(task.seed, tailLines)).steps, effects: 0, failure: null, tail: '' }
-    const story = STORIES.find((candidate) => candidate.name === task.story)
-    if (!story) throw new Error(`there is no story ${task.story}`)
-    return { task, ...(await runStory(story, task.victim, task.effect, tailLines)) }
+    return { task, ...(await runStory(storyNamed(task.story), task.victim, task.effect, tailLines)) }
   } catch (error) {
     if (error instanceof SeedFailure) return { task, steps: 0, effects: 0, failure: error.message, tail: error.tail }
     return {
@@ -114,22 +114,27 @@ async function lead(): Promise<number> {
   }
 
   let seeds = 0
-  if (only === '' || only === 'seeds') {
+  const replayed = crashToReplay()
+  if (replayed !== null) await runAll('crash points', [replayed])
+  else if (only === '' || only === 'seeds') {
     const tasks = Array.from({ length: count }, (_, index): Task => ({ kind: 'seed', seed: first + index }))
     seeds = (await runAll('seeds', tasks)).length
   }
   // One seed is a replay: the rest would only hide it.
-  if (only === 'crashes' || (only === '' && count > 1)) {
-    const whole = STORIES.flatMap((story) =>
-      (['coordinator', 'agents'] as const).map((victim): Task => ({ kind: 'crash', story: story.name, victim, effect: null })),
+  const isWhole = replayed === null && only === '' && count > 1
+  if (replayed === null && (only === 'crashes' || isWhole)) {
+    const whole = ALL_STORIES.flatMap((story) =>
+      VICTIMS.map((victim): Task => ({ kind: 'crash', story: story.name, victim, effect: null })),
     )
     const told = await runAll('stories', whole)
     const crashes = told.flatMap(({ task, effects }) =>
-      task.kind === 'crash' ? Array.from({ length: effects }, (_, index): Task => ({ ...task, effect: index + 1 })) : [],
+      task.kind === 'crash' && storyNamed(task.story).crashes !== false
+        ? Array.from({ length: effects }, (_, index): Task => ({ ...task, effect: index + 1 }))
+        : [],
     )
     await runAll('crash points', crashes)
   }
-  if (only === 'bugs' || (only === '' && count > 1)) {
+  if (replayed === null && (only === 'bugs' || isWhole)) {
     const runner = fork(RUNNER, ['replay'], { stdio: 'inherit' })
     const [code] = (await once(runner, 'exit')) as [number | null]
     if (code !== 0)
@@ -144,7 +149,28 @@ async function lead(): Promise<number> {
 
 function nameOf(task: Task): string {
   if (task.kind === 'seed') return `seed ${task.seed}`
-  return `"${task.story}" with the death of ${task.victim} after effect ${task.effect ?? 'none'}`
+  const replay = `make test-simulation STORY="${task.story}" VICTIM=${task.victim}${task.effect === null ? '' : ` EFFECT=${task.effect}`}`
+  return `"${task.story}" with the death of ${task.victim} after effect ${task.effect ?? 'none'} (replay: ${replay})`
+}
+
+function storyNamed(name: string): Story {
+  const story = ALL_STORIES.find((candidate) => candidate.name === name)
+  if (!story) throw new Error(`there is no story "${name}"; there are: ${ALL_STORIES.map((each) => each.name).join(', ')}`)
+  return story
+}
+
+/** `STORY="…" VICTIM=agents EFFECT=7`; without EFFECT the story as it is. null: none is named. */
+function crashToReplay(): Task | null {
+  const { STORY: story, VICTIM: victim = 'coordinator', EFFECT: effect } = process.env
+  if (story === undefined) return null
+  const known = VICTIMS.find((candidate) => candidate === victim)
+  if (known === undefined) throw new Error(`VICTIM is one of ${VICTIMS.join(', ')}, it is ${victim}`)
+  return {
+    kind: 'crash',
+    story: storyNamed(story).name,
+    victim: known,
+    effect: effect === undefined ? null : wholeNumber('EFFECT', 1),
+  }
 }
 
 function wholeNumber(name: string, fallback: number): number {
