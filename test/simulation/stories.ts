@@ -445,9 +445,9 @@ export const FAULT_STORIES: readonly Story[] = [
     before: (stage) => deployed(stage, 2),
     async tell(stage) {
       const { cluster } = stage
-      Object.assign(cluster.provider.levers, { joinLagMs: 40_000, deleteDelayMs: 40_000 })
+      Object.assign(cluster.provider.levers, { joinLagMs: 150_000, deleteDelayMs: 40_000 })
       await stage.insist(() => cluster.scale('shop', 'web', 4))
-      await stage.until(() => bought(cluster) >= 2, 'another one is bought instead')
+      await stage.until(() => bought(cluster) >= 2, 'another one is bought instead', 600_000)
       cluster.provider.levers.joinLagMs = 0
       await stage.settle(900_000)
     },
