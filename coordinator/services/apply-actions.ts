@@ -6,7 +6,8 @@ import { CLUSTER_KEY } from '../access/cluster.ts'
 import { commitRoom, jsonBytes, mostWaiting, STOP_BYTES } from '../state/commit-room.ts'
 import { nextRevision, runningOf } from './app-record.ts'
 import { nextGeneration, withGeneration, withRetired, withRetiredHomes } from './generations.ts'
-import type { ServiceAction } from './service-plan.ts'
+import { specOfInstance } from './kept-specs.ts'
+import { type ServiceAction, strictMsOf } from './service-plan.ts'
 
 /** Kept free for what every commit may hold besides: a rollout's state, an app that is rolled back, sums of events. */
 const SPARE_OBJECTS = 4
@@ -72,6 +73,8 @@ export function applyActions(
         if (waiting >= mostWaiting(service.id)) break
         const generation = nextGeneration(record, action.slot, snapshot.instancesOf(service.id))
         const id = instanceId({ app: appName, service: serviceName, slot: action.slot, generation })
+        const given = specOfInstance(app, { ...action, id })
+        const strictMs = given === undefined ? null : strictMsOf(given.unit)
         const created: InstanceRecord = {
           id,
           revision: action.revision,
@@ -84,6 +87,7 @@ export function applyActions(
           stopAtMs: null,
           replaces: action.replaces,
           ...(action.job === undefined ? {} : { job: action.job }),
+          ...(strictMs === null ? {} : { strictMs }),
         }
         if (!room.take(0, jsonBytes(created))) return finish()
         waiting += 1

@@ -30,6 +30,8 @@ export interface Draft {
   readonly spec: ServiceSpec
   readonly now: number
   readonly wanted: number
+  /** Nothing of it runs beside another of its slot: by its present rules, or by those that some instance of it was given. */
+  readonly strict: boolean
   /** Members that shall go on running, by slot, older generations first. */
   readonly running: Map<number, Member[]>
   /** Slots filled by instances created in this plan, without those that stand beside a running one. */
@@ -53,6 +55,7 @@ export function startDraft(input: ServiceInput, spec: ServiceSpec, wanted: numbe
     spec,
     now,
     wanted,
+    strict: spec.unit.singletonStrictMs !== null || input.instances.some((record) => strictWaitMs(input, record) !== null),
     running: new Map(),
     created: new Set(),
     replacing: new Set(),
@@ -134,14 +137,13 @@ export function isBlocking(draft: Draft, record: InstanceRecord): boolean {
   const { input, spec } = draft
   if (record.nodeId === null || input.node(record.nodeId) === undefined) return false
   if (hasVolumes(spec)) return true
-  if (isNodeLost(input, spec, record.nodeId)) return false
-  if (strictWaitMs(spec) !== null) return true
-  return updatesStopFirst(spec) && record.specHash !== spec.specHash
+  if (isNodeLost(input, spec, record)) return false
+  return draft.strict || (updatesStopFirst(draft) && record.specHash !== spec.specHash)
 }
 
 /** Two of a kind must or shall not run beside each other during an update. */
-export function updatesStopFirst(spec: ServiceSpec): boolean {
-  return spec.update.order === 'stop-first' || spec.mode === 'global' || strictWaitMs(spec) !== null
+export function updatesStopFirst({ spec, strict }: Draft): boolean {
+  return spec.update.order === 'stop-first' || spec.mode === 'global' || strict
 }
 
 export function wake(draft: Draft, atMs: number): void {

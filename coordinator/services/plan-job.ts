@@ -21,7 +21,6 @@ import {
   reason,
   type ServiceAction,
   type ServiceInput,
-  strictWaitMs,
 } from './service-plan.ts'
 
 /** Most instances of one job that wait for a place at once: keeps its record, with what it knows of its tasks, within one commit. */
@@ -170,7 +169,7 @@ function start(draft: Draft, rules: JobRules, run: JobRun, keys: readonly string
     for (const record of records) {
       if (!mayRun(draft, record)) continue
       // Not beside those of an earlier run either.
-      if (strictWaitMs(draft.spec) !== null || hasVolumes(draft.spec)) {
+      if (draft.strict || hasVolumes(draft.spec)) {
         draft.reasons.push(reason(record.id, 'job-waits', 'may not run beside the next instance, and has not stopped yet'))
         return
       }
@@ -211,7 +210,7 @@ function start(draft: Draft, rules: JobRules, run: JobRun, keys: readonly string
 function mayRun(draft: Draft, record: InstanceRecord): boolean {
   const { input, spec } = draft
   if (record.nodeId === null || input.node(record.nodeId) === undefined) return false
-  return hasVolumes(spec) || !isNodeLost(input, spec, record.nodeId)
+  return hasVolumes(spec) || !isNodeLost(input, spec, record)
 }
 
 function keysOf(draft: Draft, rules: JobRules): readonly string[] {

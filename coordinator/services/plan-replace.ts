@@ -1,8 +1,8 @@
 /** Instances whose place is lost, failed or leaving: who goes, who is replaced, and when. Pure. */
 import { backoffCeilingMs } from '../../shared/backoff.ts'
 import { create, type Draft, isBackingOff, MAX_BACKOFF_MS, type Member, members, retire, single, wake } from './draft.ts'
-import type { RolloutState } from '../state/objects.ts'
-import { hasVolumes, isActive, isLeaving, isMisplaced, mainRestart, reason, strictWaitMs } from './service-plan.ts'
+import type { InstanceRecord, RolloutState } from '../state/objects.ts'
+import { hasVolumes, isActive, isLeaving, isMisplaced, isNodeLost, mainRestart, reason, strictWaitMs } from './service-plan.ts'
 
 /** Between attempts of what fails: 10 s, then twice as long each time, at most 5 min. */
 export const FAILURE_BACKOFF = { baseMs: 10_000, capMs: MAX_BACKOFF_MS }
@@ -36,23 +36,30 @@ export function planRemovals(draft: Draft): void {
  * stays so; what has its data on the node can run nowhere else, so it waits for the node, however long.
  */
 export function planLost(draft: Draft): void {
-  const waitMs = strictWaitMs(draft.spec)
+  for (const records of draft.stopping.values()) for (const record of records) awaitEnd(draft, record)
   for (const member of members(draft)) {
     const { nodeId, id } = member.record
     if (member.standing === 'gone') retire(draft, member, `node ${nodeId} has left the cluster`)
     else if (member.standing === 'lost') {
       const why = `node ${nodeId} is lost`
-      if (waitMs !== null || draft.running.get(member.slot)?.[0] !== member) retire(draft, member, why)
+      if (draft.strict || draft.running.get(member.slot)?.[0] !== member) retire(draft, member, why)
       else if (hasVolumes(draft.spec)) draft.reasons.push(reason(id, 'data-waits', `${why}, and its data is there: it waits`))
       else if (single(draft, member.slot) !== member) continue
       else if (isBackingOff(draft)) wake(draft, draft.backoff?.notBeforeMs ?? draft.now)
       else create(draft, member.slot, member.record, member.record.specHash, `${why}, it may come back`)
-    } else if (nodeId !== null && draft.input.node(nodeId)?.liveness === 'lost' && !draft.input.frozen) {
-      if (waitMs === null || draft.spec.mode === 'global') continue
-      wake(draft, draft.now + waitMs - draft.input.elapsed.lostMs(nodeId))
-      draft.reasons.push(reason(id, 'singleton-waits', `strict singleton: node ${nodeId} must be lost for ${waitMs} ms first`))
-    }
+    } else awaitEnd(draft, member.record)
   }
+}
+
+/** Wakes when a strict singleton on a lost node, or one on its way out there, has ended for certain. */
+function awaitEnd(draft: Draft, record: InstanceRecord): void {
+  const { input, spec, now } = draft
+  const { nodeId, id } = record
+  const waitMs = strictWaitMs(input, record)
+  if (nodeId === null || waitMs === null || input.node(nodeId)?.liveness !== 'lost') return
+  if (input.frozen || spec.mode === 'global' || isNodeLost(input, spec, record)) return
+  wake(draft, now + waitMs - input.elapsed.lostMs(nodeId))
+  draft.reasons.push(reason(id, 'singleton-waits', `strict singleton: node ${nodeId} must be lost for ${waitMs} ms first`))
 }
 
 /** Instances that their agents gave up: replaced at once the first time, then ever more slowly (fault rows 9 and 22). */
@@ -153,7 +160,7 @@ export function planDrains(draft: Draft): void {
     const node = member.record.nodeId
     const why = isLeaving(draft.input, node) ? `node ${node} drains` : `node ${node} is of a pool that it may no longer be on`
     if (member.standing === 'completed') retire(draft, member, `finished; ${why}`)
-    else if (draft.spec.mode === 'global' || strictWaitMs(draft.spec) !== null) retire(draft, member, why)
+    else if (draft.spec.mode === 'global' || draft.strict) retire(draft, member, why)
     else if (isPastDeadline(draft, member)) retire(draft, member, `drain deadline of node ${node} is over`)
     else if (isBackingOff(draft)) wake(draft, draft.backoff?.notBeforeMs ?? draft.now)
     else if (moving < budget) {

@@ -104,7 +104,7 @@ export function provenHash(draft: Draft, rollout: RolloutState | null): string |
  * is empty beside an update start-first is there because more are wanted.
  */
 export function roomForUnproven(draft: Draft): number {
-  if (!updatesStopFirst(draft.spec)) return 0
+  if (!updatesStopFirst(draft)) return 0
   const here = members(draft).filter((member) => member.record.specHash === draft.spec.specHash).length
   return Math.max(0, parallelismOf(draft) - here)
 }
@@ -150,16 +150,16 @@ export function planUpdates(draft: Draft, rollout: RolloutState | null): void {
     ([slot, records]) => !draft.running.has(slot) && records.some((record) => isBlocking(draft, record)),
   ).length
   // Where the old one stops first, one that waits for its place is out of service: no further one may follow it unproven.
-  const counts = (member: Member) => (isUnprovenYet && updatesStopFirst(spec)) || !waitsAlone(draft, member)
+  const counts = (member: Member) => (isUnprovenYet && updatesStopFirst(draft)) || !waitsAlone(draft, member)
   // A slot whose old one has just gone is filled later in this very plan: it is out of service as well.
-  const vacant = updatesStopFirst(spec) ? Math.max(0, draft.wanted - filledCount(draft) - draft.created.size - blocked) : 0
+  const vacant = updatesStopFirst(draft) ? Math.max(0, draft.wanted - filledCount(draft) - draft.created.size - blocked) : 0
   const room = parallelismOf(draft) - blocked - vacant - unproven.filter(counts).length
   const next = candidates
     .filter((member) => !idle.includes(member))
     .sort((a, b) => rank(a) - rank(b) || a.slot - b.slot)
     .slice(0, Math.max(0, room))
   for (const member of next)
-    if (updatesStopFirst(spec)) retire(draft, member, `update to revision ${draft.input.app.revision}`)
+    if (updatesStopFirst(draft)) retire(draft, member, `update to revision ${draft.input.app.revision}`)
     else create(draft, member.slot, member.record, spec.specHash, `update to revision ${draft.input.app.revision}`)
 }
 

@@ -6,9 +6,11 @@ import type { Calendar } from '../../shared/calendar.ts'
 import type { Dependency, ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Availability, Liveness } from '../../shared/model/node.ts'
+import type { UnitSpec } from '../../shared/model/unit.ts'
 import type { Reason } from '../../shared/plan.ts'
 import type { AppRecord, InstanceRecord, JobRecord, JobRun, JobTask, RolloutState, ServiceRecord } from '../state/objects.ts'
 import type { InstanceObservation } from '../state/observed.ts'
+import { specOfInstance } from './kept-specs.ts'
 
 export interface NodeView {
   readonly availability: Availability
@@ -112,28 +114,39 @@ export const CLOCK_RATE_BOUND = 1.5
 /** Time that scheduling, an engine that hangs and a last kill may take beyond what a strict singleton's node promises. */
 export const STRICT_MARGIN_MS = 15_000
 
-/**
- * How long a strict singleton's node must be lost before it has been stopped there for certain, by our clock; null: not strict.
- * What the node promises it counts by its own clock (ADR 0022).
- */
-export function strictWaitMs(spec: ServiceSpec): number | null {
-  const { singletonStrictMs, stopGraceMs } = spec.unit
-  if (singletonStrictMs === null) return null
-  return Math.ceil((singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND) + STRICT_MARGIN_MS
+/** How long a node may go on with such a unit without contact, stopping included, by its own clock; null: no strict singleton. */
+export function strictMsOf({ singletonStrictMs, stopGraceMs }: UnitSpec): number | null {
+  return singletonStrictMs === null ? null : singletonStrictMs + stopGraceMs
 }
 
-/** Whether silence of the node may be acted upon for this service now. */
-export function isNodeLost(input: ServiceInput, spec: ServiceSpec, nodeId: NodeId): boolean {
-  const node = input.node(nodeId)
-  if (node === undefined || node.liveness !== 'lost' || input.frozen || spec.mode === 'global') return false
-  return input.elapsed.lostMs(nodeId) >= (strictWaitMs(spec) ?? 0)
+/**
+ * How long a strict singleton's node must be lost before it has been stopped there for certain, by our clock; null: not strict.
+ * It follows from what the node was given with the instance, whatever was deployed since: a node that is cut off hears of no deploy.
+ * What the node promises it counts by its own clock (ADR 0022).
+ */
+export function strictWaitMs(input: Pick<ServiceInput, 'app' | 'spec'>, record: InstanceRecord): number | null {
+  const strictMs = record.strictMs ?? givenStrictMs(input, record)
+  return strictMs === null ? null : Math.ceil(strictMs * CLOCK_RATE_BOUND) + STRICT_MARGIN_MS
+}
+
+/** For records of before `strictMs` was kept, and all that are not strict. */
+function givenStrictMs({ app, spec }: Pick<ServiceInput, 'app' | 'spec'>, record: InstanceRecord): number | null {
+  const given = spec?.specHash === record.specHash ? spec : specOfInstance(app, record)
+  return given === undefined ? null : strictMsOf(given.unit)
+}
+
+/** Whether the silence of its node may be acted upon for this instance now. */
+export function isNodeLost(input: ServiceInput, spec: ServiceSpec, record: InstanceRecord): boolean {
+  const node = record.nodeId === null ? undefined : input.node(record.nodeId)
+  if (record.nodeId === null || node?.liveness !== 'lost' || input.frozen || spec.mode === 'global') return false
+  return input.elapsed.lostMs(record.nodeId) >= (strictWaitMs(input, record) ?? 0)
 }
 
 export function standingOf(input: ServiceInput, spec: ServiceSpec, record: InstanceRecord): Standing {
   if (record.nodeId === null) return 'waiting'
   const node = input.node(record.nodeId)
   if (node === undefined) return 'gone'
-  if (node.liveness === 'lost') return isNodeLost(input, spec, record.nodeId) ? 'lost' : 'unknown'
+  if (node.liveness === 'lost') return isNodeLost(input, spec, record) ? 'lost' : 'unknown'
   const seen = input.observe(record.id)
   if (seen === undefined || seen.nodeId !== record.nodeId) return 'unknown'
   switch (seen.phase) {

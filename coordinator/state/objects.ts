@@ -63,6 +63,8 @@ export interface InstanceRecord {
   readonly job?: JobTask
   /** Who chose its node, for people; only where the service names a scheduler. */
   readonly placedBy?: string
+  /** How long its node may go on with it without contact, stopping included, as it was told; absent: no strict singleton. */
+  readonly strictMs?: number
 }
 
 /** Which part of which run of a job an instance does. */

@@ -47,6 +47,7 @@ export function createInvariants(world: () => SimCluster): Invariants {
     return known
   }
   const serving = new Map<string, number>()
+  /** `service image` of what was deployed as a strict singleton: every revision that the simulator deploys has an image of its own. */
   const strict = new Set<string>()
   /** Epoch and revision of each set on each agent's disk. */
   const setsSeen = new Map<string, { epoch: number; revision: number }>()
@@ -104,16 +105,22 @@ export function createInvariants(world: () => SimCluster): Invariants {
       }
   }
 
-  /** A strict singleton runs at most once per slot, cut off or not. */
+  /**
+   * Beside what was begun as a strict singleton nothing later of its slot runs, cut off or not, whatever was deployed since. What was
+   * begun as none may run on in a cut: its node was told of no end.
+   */
   const oneStrictSingleton = (cluster: SimCluster) => {
-    const slots = new Map<string, string>()
+    const slots = new Map<string, { readonly instance: string; readonly generation: number; readonly isStrict: boolean }>()
     for (const host of cluster.hosts.values())
       for (const { request, state } of host.engine.containers.values()) {
-        if (state !== 'running' || request.sharesNetworkOf !== null || !strict.has(serviceIdOf(request.instance))) continue
-        const slot = `${serviceIdOf(request.instance)}/${parseInstanceId(request.instance)?.slot}`
-        const other = slots.get(slot)
-        if (other !== undefined) throw new InvariantViolation('I2', `strict ${slot} runs as ${other} and as ${request.instance}`)
-        slots.set(slot, request.instance)
+        if (state !== 'running' || request.sharesNetworkOf !== null) continue
+        const service = serviceIdOf(request.instance)
+        const { slot, generation = 0 } = parseInstanceId(request.instance) ?? {}
+        const here = { instance: request.instance, generation, isStrict: strict.has(`${service} ${request.spec.image}`) }
+        const other = slots.get(`${service}/${slot}`)
+        slots.set(`${service}/${slot}`, here)
+        if (other !== undefined && (other.generation < generation ? other : here).isStrict)
+          throw new InvariantViolation('I2', `strict ${service}/${slot} runs as ${other.instance} and as ${request.instance}`)
       }
   }
 
@@ -250,7 +257,8 @@ export function createInvariants(world: () => SimCluster): Invariants {
     acknowledged(spec) {
       promised.set(spec.name, specHashOf(spec))
       for (const service of spec.services)
-        if (service.unit.singletonStrictMs !== null) strict.add(serviceId(spec.name, service.name))
+        if (service.unit.singletonStrictMs !== null)
+          strict.add(`${serviceId(spec.name, service.name)} ${service.unit.containers[0]?.image}`)
     },
     forgotten: (app) => void promised.delete(app),
     keepServing(service, atLeast) {

@@ -231,8 +231,19 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: SERVICE_PLAN,
-        from: 'return Math.ceil((singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND) + STRICT_MARGIN_MS',
-        to: 'return 0',
+        from: 'Math.ceil(strictMs * CLOCK_RATE_BOUND) + STRICT_MARGIN_MS',
+        to: '0',
+      },
+    ],
+  },
+  {
+    name: 'singleton-by-present-rules',
+    mistake: 'a strict singleton is replaced by what its app says now, not by what its node was told',
+    patches: [
+      {
+        file: SERVICE_PLAN,
+        from: 'record.strictMs ?? givenStrictMs(input, record)',
+        to: 'input.spec && record ? strictMsOf(input.spec.unit) : null',
       },
     ],
   },
@@ -271,9 +282,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'clock-rates-not-counted',
     mistake: 'a strict singleton is replaced as if all clocks ran alike',
-    patches: [
-      { file: SERVICE_PLAN, from: '(singletonStrictMs + stopGraceMs) * CLOCK_RATE_BOUND', to: 'singletonStrictMs + stopGraceMs' },
-    ],
+    patches: [{ file: SERVICE_PLAN, from: 'strictMs * CLOCK_RATE_BOUND', to: 'strictMs' }],
   },
   {
     name: 'nothing-adopted',

@@ -334,6 +334,34 @@ export const FAULT_STORIES: readonly Story[] = [
     },
   },
   {
+    name: 'strict singleton whose rules change in a cut',
+    options: { hosts: 3 },
+    async before(stage) {
+      await stage.insist(() => stage.cluster.deploy(anApp({ name: 'lock', image: 'lock:1', replicas: 1, strictMs: 180_000 })))
+      await stage.settle()
+    },
+    async tell(stage) {
+      const { cluster } = stage
+      const [where = 'h1'] = [...cluster.running().values()]
+      cluster.partition(where)
+      await stage.advance(60_000)
+      // Shorter, none at all, and shorter again: the node hears of none of them.
+      const rules = [{ strictMs: 15_000 }, {}, { strictMs: 20_000 }]
+      for (const [index, rule] of rules.entries()) {
+        await stage.insist(() =>
+          cluster.deploy(
+            anApp({ name: 'lock', image: `lock:${index + 2}`, replicas: 1, update: { order: 'start-first' }, ...rule }),
+          ),
+        )
+        await stage.advance(20_000)
+      }
+      await stage.until(() => [...cluster.running().values()].some((host) => host !== where), 'it runs elsewhere', 600_000)
+      cluster.heal(where)
+      await stage.settle()
+      expectThat(imagesOf(stage) === 'lock:4', `lock:4 runs, not ${imagesOf(stage)}`)
+    },
+  },
+  {
     name: 'strict singleton whose agent dies',
     crashes: false,
     options: { hosts: 3 },
