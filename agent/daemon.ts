@@ -15,7 +15,7 @@ import { consulOf, destroyNode, markRunning, readFootprint, saveFootprint, type 
 import { defaultRouteAddress, machineId, runCommand } from './host.ts'
 import { createSavedTokens } from './saved-tokens.ts'
 import { leaseFile } from './fence/lease-file.ts'
-import { hostSteadyMs, leasePathOf, watchdogProcess } from './fence/watchdog-process.ts'
+import { hostSteadyClock, leasePathOf, watchdogProcess } from './fence/watchdog-process.ts'
 import { type AgentDns, createAgentDns, parseResolvers } from './dns.ts'
 import { type BuiltinGateway, createBuiltinGateway } from './gateway/builtin/builtin-gateway.ts'
 import { deviceAddresses, loopbackAddresses } from './gateway/builtin/virtual-addresses.ts'
@@ -186,7 +186,7 @@ async function serve(config: AgentConfig, world: World, signal: AbortSignal): Pr
         clock,
       }),
       bootId: readBootId(),
-      steadyMs: hostSteadyMs,
+      steadyMs: hostSteadyClock(),
     },
     registerForeign: config.registerForeign && docker !== null,
     namesAreServed: () => dns !== null,

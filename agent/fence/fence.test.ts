@@ -134,6 +134,9 @@ function aHost() {
   const host = {
     text: null as string | null,
     full: false,
+    readOnly: false,
+    /** How long it was suspended: no timer and no clock of a process ran. */
+    asleepMs: 0,
     running: true,
     engine: 'answers' as 'answers' | 'hangs',
     watchdogs: 0,
@@ -144,6 +147,7 @@ function aHost() {
   const lease = {
     read: () => host.text,
     write(text: string) {
+      if (host.readOnly) throw new Error('EROFS')
       if (host.full && text.length > (host.text ?? '').length) throw new Error('ENOSPC')
       host.text = text
     },
@@ -161,7 +165,7 @@ function aHost() {
       void runFence({
         lease,
         bootId: 'b',
-        steadyMs: clock.monotonicMs,
+        steadyMs: () => clock.monotonicMs() + host.asleepMs,
         clock,
         logger: silentLogger(),
         isOver: () => host.alive !== mine,
@@ -186,9 +190,13 @@ function aHost() {
   const agent = (contactMs: () => number | null) => {
     const world = { assigned: [STRICT] as readonly (typeof STRICT)[], contactMs }
     const keeper = createLeaseKeeper({
-      host: { lease, watchdog, bootId: 'b', steadyMs: clock.monotonicMs },
+      host: { lease, watchdog, bootId: 'b', steadyMs: () => clock.monotonicMs() + host.asleepMs },
       clock,
-      logger: silentLogger(),
+      logger: {
+        ...silentLogger(),
+        error: (message) => void host.log.push(message),
+        info: (message) => void host.log.push(message),
+      },
       assigned: () => world.assigned,
       present: () => (host.running ? [{ instance: WEB, id: 'c1' }] : []),
       contactMs: () => world.contactMs(),
@@ -244,6 +252,42 @@ describe('the fence', () => {
     expect(bed.host.running).toBe(true)
     await bed.clock.advance(2_000)
     expect(bed.host.running).toBe(false)
+  })
+
+  it('row 24: a suspended host has ended it within a second of going on, and contact of before counts as long ago', async () => {
+    const bed = aHost()
+    let contactMs = 0
+    const { keeper } = begin(bed, () => contactMs)
+    await bed.clock.advance(5_000)
+    contactMs = 5_000
+    await bed.clock.advance(5_000)
+    expect(keeper.contactMs()).toBe(5_000)
+    bed.host.asleepMs += 600_000
+    expect(keeper.contactMs()).toBe(-595_000)
+    // The answer to what was sent before it fell asleep says nothing of now.
+    contactMs = 9_000
+    expect(keeper.contactMs()).toBe(-591_000)
+    await bed.clock.advance(1_100)
+    expect(bed.host.running).toBe(false)
+    bed.host.running = true
+    contactMs = bed.clock.monotonicMs()
+    await bed.clock.advance(25_000)
+    expect(keeper.contactMs()).toBe(contactMs)
+    expect(bed.host.running).toBe(true)
+  })
+
+  it('a lease that cannot be written is told of once, and once when it is over', async () => {
+    const bed = aHost()
+    begin(bed, bed.clock.monotonicMs)
+    await bed.clock.advance(5_000)
+    bed.host.readOnly = true
+    await bed.clock.advance(10_000)
+    bed.host.readOnly = false
+    await bed.clock.advance(10_000)
+    expect(bed.host.log.filter((line) => line.includes('renewed'))).toEqual([
+      'the lease of strict singletons cannot be renewed: they will be stopped',
+      'the lease of strict singletons is renewed again',
+    ])
   })
 
   it('a watchdog that died is replaced within seconds', async () => {

@@ -24,7 +24,7 @@ export interface FenceHost {
   readonly lease: LeaseFile
   readonly watchdog: Watchdog
   readonly bootId: string
-  /** The host's steady clock in ms: the same for every process of this boot. */
+  /** The host's steady clock in ms: the same for every process of this boot, counting on while the host is suspended. */
   steadyMs(): number
 }
 
@@ -53,6 +53,8 @@ export interface LeaseKeeper {
 
 /** A watchdog that died is missed after this long at most. */
 const RENEW_MS = 1_000
+/** The host was suspended for no less: shorter gaps between the clocks are those of reading them. */
+const LEAST_SLEEP_MS = 100
 /** Between attempts to start one. */
 const START_AGAIN_MS = 5_000
 
@@ -64,15 +66,31 @@ export function createLeaseKeeper(deps: LeaseKeeperDeps): LeaseKeeper {
   const startedMs = earlier?.startedMs ?? host.steadyMs()
   let kept: ReadonlyMap<InstanceId, KeptInstance> = keptOf(earlier, host.steadyMs())
   let written: string | null = null
+  let isRenewed = true
   /** A watchdog of this life's own program runs. */
   let isOurs = false
   let starting: Promise<void> | null = null
   let startNotBeforeMs = Number.NEGATIVE_INFINITY
 
-  const toSteady = (monotonicMs: number) => monotonicMs + host.steadyMs() - clock.monotonicMs()
+  /** By how much the host's clock is ahead of this process's, which stands still while the host is suspended. */
+  let aheadMs = host.steadyMs() - clock.monotonicMs()
+  /** By how much it was, for what happened until then; oldest first. */
+  let sleeps: readonly { readonly untilMs: number; readonly aheadMs: number }[] = []
+  const noteSleep = () => {
+    // In this order: what comes in between must not look like sleep, or contact would seem to be still to come.
+    const steadyMs = host.steadyMs()
+    const nowMs = clock.monotonicMs()
+    const nowAheadMs = steadyMs - nowMs
+    if (nowAheadMs - aheadMs < LEAST_SLEEP_MS) return
+    sleeps = [...sleeps, { untilMs: nowMs, aheadMs }]
+    aheadMs = nowAheadMs
+  }
   const contactMs = () => {
+    noteSleep()
     const own = deps.contactMs()
-    return own !== null ? toSteady(own) : (earlier?.contactMs ?? null)
+    if (own === null) return earlier?.contactMs ?? null
+    sleeps = sleeps.filter(({ untilMs }) => untilMs >= own)
+    return own + (sleeps[0]?.aheadMs ?? aheadMs)
   }
 
   const write = () => {
@@ -117,13 +135,17 @@ export function createLeaseKeeper(deps: LeaseKeeperDeps): LeaseKeeper {
     logger,
     async run() {
       const assigned = deps.assigned()
-      // Before the desired set is known what the lease says stands.
+      // Until the desired set is known what the lease says stands, as long as its containers are there and for `LINGER_MS` after that.
       if (assigned !== null || kept.size > 0)
         kept = planLease({ assigned: assigned ?? [], present: deps.present(), kept }, host.steadyMs())
       try {
         write()
+        if (!isRenewed) logger.info('the lease of strict singletons is renewed again')
+        isRenewed = true
       } catch (error) {
-        logger.error('the lease of strict singletons cannot be renewed: they will be stopped', { error: messageOf(error) })
+        if (isRenewed)
+          logger.error('the lease of strict singletons cannot be renewed: they will be stopped', { error: messageOf(error) })
+        isRenewed = false
       }
       if (clock.monotonicMs() >= startNotBeforeMs)
         try {
@@ -139,7 +161,7 @@ export function createLeaseKeeper(deps: LeaseKeeperDeps): LeaseKeeper {
   return {
     contactMs() {
       const atMs = contactMs()
-      return atMs === null ? null : atMs - host.steadyMs() + clock.monotonicMs()
+      return atMs === null ? null : atMs - aheadMs
     },
     async hold(strict, id) {
       const ids = new Map(kept.get(strict.instance)?.ids).set(id, host.steadyMs())

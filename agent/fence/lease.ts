@@ -1,6 +1,6 @@
 /**
  * The lease of a node's strict singletons (ADR 0022): until when each may run, as told to the watchdog that stops them when the
- * agent cannot. Times are steady ms of the host (CLOCK_MONOTONIC): one clock for all processes of one boot, so a lease of another
+ * agent cannot. Times are steady ms of the host (watchdog-process.ts): one clock for all processes of one boot, so a lease of another
  * boot is void. Pure.
  */
 import { createHash } from 'node:crypto'

@@ -28,6 +28,8 @@ export interface Claim {
 }
 
 const START_MS = 15_000
+/** Uptime is told in hundredths of a second: less is no sleep. */
+const LEAST_SLEEP_MS = 100
 const POLL_MS = 25
 const MAX_LOG_BYTES = 262_144
 
@@ -39,9 +41,29 @@ export function leasePathOf(stateDir: string): string {
   return join(fenceDirOf(stateDir), 'lease')
 }
 
-/** The host's steady clock: CLOCK_MONOTONIC, which all processes of one boot read alike. */
-export function hostSteadyMs(): number {
-  return Number(process.hrtime.bigint() / 1_000n) / 1_000
+/**
+ * The host's steady clock in ms, which all processes of one boot read alike. It counts the time that the host was suspended, as its
+ * coordinator does: CLOCK_MONOTONIC, and by how much CLOCK_BOOTTIME is ahead of it. Where that cannot be read the former alone.
+ */
+export function hostSteadyClock(readUptimeMs: () => number | null = readUptime): () => number {
+  let asleepMs = 0
+  return () => {
+    // Read first: whatever comes in between makes it look less far ahead, and the next look tells.
+    const uptimeMs = readUptimeMs()
+    const monotonicMs = Number(process.hrtime.bigint() / 1_000n) / 1_000
+    if (uptimeMs !== null && uptimeMs - monotonicMs > asleepMs + LEAST_SLEEP_MS) asleepMs = uptimeMs - monotonicMs
+    return monotonicMs + asleepMs
+  }
+}
+
+/** /proc/uptime is CLOCK_BOOTTIME; in some containers it counts from their start, and is behind. */
+function readUptime(): number | null {
+  try {
+    const seconds = Number.parseFloat(readFileSync('/proc/uptime', 'utf8'))
+    return Number.isFinite(seconds) ? seconds * 1_000 : null
+  } catch {
+    return null
+  }
 }
 
 /** The watchdog of this node as its agent sees it. */

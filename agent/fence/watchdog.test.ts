@@ -14,12 +14,40 @@ import { readBootId, readProcess } from '../runtime/process/process-table.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import { encodeLease, type LeasedInstance } from './lease.ts'
 import { leaseFile } from './lease-file.ts'
-import { claimant, fenceDirOf, hostSteadyMs, leasePathOf, watchdogProcess } from './watchdog-process.ts'
+import { claimant, fenceDirOf, hostSteadyClock, leasePathOf, watchdogProcess } from './watchdog-process.ts'
 
 const LOCK = 'lock/web/1/1'
 
+describe('the steady clock of a host', () => {
+  it('row 24: counts the time that it was suspended; what it cannot tell changes nothing', () => {
+    const monotonicMs = () => Number(process.hrtime.bigint() / 1_000n) / 1_000
+    let uptimeMs: () => number | null = () => monotonicMs() - 9
+    const steadyMs = hostSteadyClock(() => uptimeMs())
+    const aheadMs = () => Math.round((steadyMs() - monotonicMs()) / 1_000) * 1_000
+    expect(aheadMs()).toBe(0)
+    uptimeMs = () => monotonicMs() + 600_000
+    expect(aheadMs()).toBe(600_000)
+    // What is told in hundredths of a second makes the clock neither jump nor go back.
+    const before = steadyMs()
+    uptimeMs = () => monotonicMs() + 599_990
+    expect(steadyMs()).toBeGreaterThanOrEqual(before)
+    uptimeMs = () => null
+    expect(aheadMs()).toBe(600_000)
+    uptimeMs = () => 5_000
+    expect(aheadMs()).toBe(600_000)
+    expect(Math.abs(hostSteadyClock(() => 5_000)() - monotonicMs())).toBeLessThan(60_000)
+  })
+
+  it('is the same for all that read it', () => {
+    const [one, other] = [hostSteadyClock(), hostSteadyClock()]
+    const before = one()
+    expect(other()).toBeGreaterThanOrEqual(before - 100)
+  })
+})
+
 describe('the watchdog of a node', { timeout: 120_000 }, () => {
   const clock = systemClock()
+  const hostSteadyMs = hostSteadyClock()
   let stateDir: string
   let runtime: Runtime
   beforeEach(async () => {

@@ -9,7 +9,7 @@ import { readBootId } from '../runtime/process/process-table.ts'
 import { runFence } from './fence-loop.ts'
 import { decodeLease } from './lease.ts'
 import { leaseFile } from './lease-file.ts'
-import { claim, disclaim, holds, hostSteadyMs, leasePathOf } from './watchdog-process.ts'
+import { claim, disclaim, holds, hostSteadyClock, leasePathOf } from './watchdog-process.ts'
 
 /** Runs until nothing is left to watch or another one takes over; resolves with the exit code. Signals do not end it. */
 export async function runWatchdog(argv: readonly string[]): Promise<number> {
@@ -26,6 +26,7 @@ export async function runWatchdog(argv: readonly string[]): Promise<number> {
   const clock = systemClock()
   const lease = leaseFile(leasePathOf(stateDir))
   const bootId = readBootId()
+  const steadyMs = hostSteadyClock()
   const hands =
     values.engine === 'docker'
       ? // Its client is worth ten megabytes, which a node without an engine need not have.
@@ -40,7 +41,7 @@ export async function runWatchdog(argv: readonly string[]): Promise<number> {
     const mine = claim(stateDir)
     logger.info('the watchdog of strict singletons runs', { version: VERSION })
     for (;;) {
-      await runFence({ lease, hands, bootId, steadyMs: hostSteadyMs, clock, logger, isOver: () => !holds(stateDir, mine) })
+      await runFence({ lease, hands, bootId, steadyMs, clock, logger, isOver: () => !holds(stateDir, mine) })
       if (!holds(stateDir, mine)) break
       // An agent that writes a lease looks for a watchdog after that: it finds none from here on, or the lease is found here.
       disclaim(stateDir, mine)
