@@ -138,7 +138,7 @@ function appOperations({ state, placement, schedulers }: Coordinator, clock: Clo
       const changes = diffApps(state.snapshot.get('app', spec.name)?.spec ?? null, spec)
       checkSchedulers(spec, schedulers.names())
       requireFreePorts(state, spec)
-      const { plan, why } = await previewPlacement(spec, placement.nodes(), placement.desk)
+      const { plan, why, left } = await previewPlacement(spec, placement.nodes(), placement.desk)
       const where = new Map<string, { place: string; chosen: string; count: number }>()
       for (const { instance, node, request, chosenBy } of plan.assignments) {
         const who = whoChose(request.rules.scheduler, chosenBy, why.get(request.group) ?? null)
@@ -158,6 +158,7 @@ function appOperations({ state, placement, schedulers }: Coordinator, clock: Clo
             const remedy = remedyOf(explanation)
             return `${instance} waits: ${renderExplanation(explanation)}${remedy === null ? '' : ` → ${remedy}`}`
           }),
+          ...left.map(({ service, count }) => `${service}: ${count} more, which a dry run does not look at`),
         ],
         warnings: [],
       }

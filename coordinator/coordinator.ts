@@ -130,6 +130,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   const weights = settings.weights ?? DEFAULT_WEIGHTS
   const placement = createPlacementLoop({
     schedulers,
+    steadyNowMs,
     state,
     observed,
     clock,

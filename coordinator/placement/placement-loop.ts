@@ -53,6 +53,8 @@ export interface PlacementLoopDeps {
   readonly nothingBoughtFor?: (instance: InstanceId) => boolean
   /** Default none: the built-in scheduler chooses for every service. */
   readonly schedulers?: SchedulerBook
+  /** Steady time, in which nodes have joined; default the wall clock. */
+  steadyNowMs?(): number
   /** See preemption.ts. */
   readonly evictedPercentPerHour?: number
 }
@@ -81,6 +83,7 @@ export function createPlacementLoop(deps: PlacementLoopDeps): PlacementLoop {
       return state.snapshot.get('app', app)?.spec.services.find((spec) => spec.name === name)?.labels ?? {}
     },
     joinedAtMsOf: (node) => state.snapshot.get('node', node)?.joinedAtMs ?? 0,
+    steadyNowMs: deps.steadyNowMs ?? (() => clock.now()),
     onDecided: () => loop.poke(),
   })
   const listeners = new Set<() => void>()

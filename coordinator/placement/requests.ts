@@ -95,11 +95,19 @@ export function volumesOf(app: string, unit: UnitSpec): readonly string[] {
   return [...names].sort()
 }
 
-/** Requests for every replica of an app that does not run yet, slot by slot (`global` services: one per node given). */
-export function requestsOfApp(app: AppSpec, nodeCount: number): readonly PlacementRequest[] {
-  return app.services.flatMap((spec) => {
-    const count = spec.mode === 'global' ? nodeCount : Math.max(spec.replicas, spec.scale?.min ?? 0)
-    return Array.from({ length: count }, (_, index) =>
+/** How many instances each service of an app that does not run yet begins with (`global` services: one per node given). */
+export function countsOfApp(app: AppSpec, nodeCount: number): readonly number[] {
+  return app.services.map((spec) => (spec.mode === 'global' ? nodeCount : Math.max(spec.replicas, spec.scale?.min ?? 0)))
+}
+
+/** Requests for these, slot by slot; for so many of each service as `counts` says, in the order of the app's services. */
+export function requestsOfApp(
+  app: AppSpec,
+  nodeCount: number,
+  counts: readonly number[] = countsOfApp(app, nodeCount),
+): readonly PlacementRequest[] {
+  return app.services.flatMap((spec, service) => {
+    return Array.from({ length: counts[service] ?? 0 }, (_, index) =>
       requestOf(`${app.name}/${spec.name}/${index + 1}/1`, { app: app.name, spec, revision: 1, home: null }),
     )
   })

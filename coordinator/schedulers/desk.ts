@@ -56,8 +56,10 @@ export interface DeskDeps {
   readonly options: PlacementOptions
   /** Labels of the service, handed to the scheduler. */
   labelsOf(service: ServiceId): Labels
-  /** Epoch ms. */
+  /** Of the node, in the coordinator's steady time. */
   joinedAtMsOf(node: NodeId): number
+  /** That time: the wall clock may jump while a group waits (fault row 37). */
+  steadyNowMs(): number
   /** Called when a group can be planned that could not before. */
   onDecided(): void
 }
@@ -66,7 +68,7 @@ type Decision = { readonly kind: 'answered'; readonly answer: GroupAnswer } | { 
 
 interface Group {
   readonly scheduler: string
-  /** When it began to wait; epoch ms. */
+  /** When it began to wait; steady ms, as the joining of nodes. */
   readonly sinceMs: number
   phase: { readonly kind: 'idle' } | { readonly kind: 'asking' } | { readonly kind: 'decided'; readonly decision: Decision }
   /** How it found no place last; null before. */
@@ -82,6 +84,8 @@ interface Group {
 const ASK_AGAIN_MS = 10_000
 /** … or when nodes changed, but not sooner than this: in a busy cluster they change all the time. */
 const ASK_CHANGED_MS = 1_000
+/** A scheduler with as many questions as it may have is looked at again after this, whoever asked them. */
+const BUSY_LOOK_MS = 1_000
 /** Groups looked at in one pass, each at the price of a look at every node: the services of others are placed in the same pass. */
 const MAX_LOOKED_PER_PASS = 20
 /** Groups whose pools are remembered beyond their waiting. */
@@ -114,9 +118,10 @@ export function createSchedulerDesk(deps: DeskDeps): SchedulerDesk {
     for (const [key, members] of custom) {
       const [first] = members as [PlacementRequest]
       const scheduler = first.rules.scheduler as string
-      const group = groups.get(key) ?? { scheduler, sinceMs: clock.now(), phase: { kind: 'idle' }, refused: null }
+      const group = groups.get(key) ?? { scheduler, sinceMs: deps.steadyNowMs(), phase: { kind: 'idle' }, refused: null }
       groups.set(key, group)
-      if (group.phase.kind === 'idle' && !book.isBusy(scheduler)) {
+      if (group.phase.kind === 'idle' && book.isBusy(scheduler)) wakeAtMs = earliest(wakeAtMs, clock.now() + BUSY_LOOK_MS)
+      else if (group.phase.kind === 'idle') {
         const waitMs = waitBeforeAsking(group, members, structure, clock.monotonicMs())
         if (waitMs > 0 || looked >= MAX_LOOKED_PER_PASS) wakeAtMs = earliest(wakeAtMs, clock.now() + Math.ceil(waitMs))
         else {
@@ -243,7 +248,7 @@ function decided(decision: Decision): Group['phase'] {
 }
 
 /** Requests that name a scheduler, by group. */
-function byGroup(pending: readonly PlacementRequest[]): ReadonlyMap<string, PlacementRequest[]> {
+export function byGroup(pending: readonly PlacementRequest[]): ReadonlyMap<string, PlacementRequest[]> {
   const custom = new Map<string, PlacementRequest[]>()
   for (const request of pending) {
     if (request.rules.scheduler === undefined) continue

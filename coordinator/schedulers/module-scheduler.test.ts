@@ -85,6 +85,39 @@ describe('a scheduler that is a module', () => {
     expect(await ask(scheduler)).toMatchObject({ kind: 'failed', code })
   })
 
+  it('that is slow with one question is not blamed for the others, which are put to it again', async () => {
+    const scheduler = await load(
+      `let asked = 0\nexport async function schedule(question) { asked += 1; if (question.count === 1) await new Promise(() => {}); return ${ANSWER} }`,
+      1_000,
+    )
+    const signal = new AbortController().signal
+    const slow = Array.from({ length: 1 }, () => askOnce(scheduler, aQuestion(), systemClock(), signal))
+    // Behind it in the same thread: a module that does one thing at a time.
+    const others = await Promise.all([
+      ...slow,
+      askOnce(scheduler, { ...aQuestion(), count: 1 }, systemClock(), signal),
+      askOnce(scheduler, { ...aQuestion(), count: 1 }, systemClock(), signal),
+    ])
+    expect(others.map((outcome) => (outcome.kind === 'failed' ? outcome.code : outcome.kind))).toEqual([
+      'timeout',
+      'interrupted',
+      'interrupted',
+    ])
+    expect(await askOnce(scheduler, { ...aQuestion(), count: 2 }, systemClock(), signal)).toMatchObject({ kind: 'answered' })
+  })
+
+  it.each([
+    ['null', 'null'],
+    ['a reply without text', `{ kind: 'reply', id: 1 }`],
+    ['what no version knows', `{ kind: 'other', id: 1, text: 'x' }`],
+    ['a failure without message', `{ kind: 'threw', id: 1 }`],
+  ])('that sends %s on the port of its thread answers all the same', async (_what, message) => {
+    const scheduler = await load(
+      `import { parentPort } from 'node:worker_threads'\nexport function schedule(question) { parentPort.postMessage(${message}); return ${ANSWER} }`,
+    )
+    expect(await ask(scheduler)).toMatchObject({ kind: 'answered' })
+  })
+
   it('an endless loop costs its deadline and nothing else; the next question finds the module loaded anew', async () => {
     const scheduler = await load(
       `export function schedule(question) { if (question.count === 1) for (;;) {} return ${ANSWER} }`,

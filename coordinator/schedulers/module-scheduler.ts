@@ -1,7 +1,8 @@
 /**
  * A custom scheduler that is a module of the operator's: \`export function schedule(question)\` returns the answer, or a promise of it. It
  * runs in a worker thread, so that an endless loop in it stops nobody: what misses its deadline is ended, and the module is loaded
- * anew for the next question (what it kept in memory is lost). Its memory limit is a brake, no sandbox: one huge
+ * anew for the next question (what it kept in memory is lost). Other questions that were under way there are interrupted, which is
+ * not their fault. Its memory limit is a brake, no sandbox: one huge
  * allocation still ends the whole process, as V8 has it.
  */
 import { pathToFileURL } from 'node:url'
@@ -29,6 +30,8 @@ const LOAD_DEADLINE_MS = 10_000
 const MEMORY_LIMIT_MB = 256
 /** Of what a module prints or fails with, so many characters are told. */
 const MAX_MESSAGE = 300
+
+const INTERRUPTED: Reply = { kind: 'failed', code: 'interrupted', detail: 'another question ended its thread' }
 
 interface Running {
   readonly worker: Worker
@@ -59,8 +62,11 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
     const end = (why: string) => {
       if (running === mine) running = null
       loaded.reject(new Error(why))
-      for (const answer of mine.waiting.values()) answer(crashed(why))
+      // Whose question it was cannot be told: one fault is one failure.
+      const [first, ...others] = mine.waiting.values()
       mine.waiting.clear()
+      first?.(crashed(why))
+      for (const answer of others) answer(INTERRUPTED)
     }
     // Whoever needs it awaits it; a reload that nobody waits for must not count as an unhandled rejection.
     mine.ready.catch(() => {
@@ -71,7 +77,9 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
       stream.on('data', (text: Buffer) =>
         logger.info('scheduler module says', { text: oneLine(text.toString('utf8', 0, 4_096), MAX_MESSAGE) }),
       )
-    worker.on('message', (message: WorkerMessage) => {
+    worker.on('message', (message: unknown) => {
+      // The module has the same port, and may send anything.
+      if (!isWorkerMessage(message)) return
       if (message.kind === 'ready') return loaded.resolve()
       const answer = mine.waiting.get(message.id)
       mine.waiting.delete(message.id)
@@ -117,7 +125,10 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
           // It may never come back from what it does now.
           logger.warn('scheduler module missed its deadline and is loaded anew')
           running = isClosed ? null : load()
+          const others = [...mine.waiting.values()]
+          mine.waiting.clear()
           void mine.worker.terminate()
+          for (const answer of others) answer(INTERRUPTED)
         }
         signal.addEventListener('abort', onAbort, { once: true })
         mine.waiting.set(id, (reply) => {
@@ -134,6 +145,13 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
       running = null
     },
   }
+}
+
+function isWorkerMessage(message: unknown): message is WorkerMessage {
+  if (typeof message !== 'object' || message === null) return false
+  const { kind, id, text, message: why } = message as Readonly<Record<string, unknown>>
+  if (kind === 'ready') return true
+  return typeof id === 'number' && (kind === 'reply' ? typeof text === 'string' : kind === 'threw' && typeof why === 'string')
 }
 
 function replyOf(text: string): Reply {

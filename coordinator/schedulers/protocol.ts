@@ -75,7 +75,7 @@ export const questionSchema = z
 export type Question = z.infer<typeof questionSchema>
 export type Candidate = z.infer<typeof candidate>
 
-const verdict = z.union([
+export const verdictSchema = z.union([
   z.strictObject({
     id: z.string(),
     score: z.number().min(0).max(100).describe('Larger is better. Among equal scores the built-in scheduler chooses.'),
@@ -95,7 +95,7 @@ const verdict = z.union([
 export const answerSchema = z
   .strictObject({
     apiVersion: z.literal(API_VERSION),
-    nodes: z.array(verdict).max(MAX_CANDIDATES).describe('Exactly one verdict on each node of the question, in any order.'),
+    nodes: z.array(verdictSchema).max(MAX_CANDIDATES).describe('Exactly one verdict on each node of the question, in any order.'),
   })
   .describe('What Rubato wants back, with status 200 and content type application/json.')
 

@@ -44,6 +44,26 @@ describe('the answer of a scheduler', () => {
     expect(result.kind === 'bad' && result.fault).toContain(fault)
   })
 
+  it.each([
+    ['verdicts that are none', `[${Array(500_000).fill('{}').join(',')}]`],
+    ['verdicts on one node', `[${Array(60_000).fill('{"id":"n-1","score":1}').join(',')}]`],
+    ['lists in lists', `${'['.repeat(500_000)}${']'.repeat(500_000)}`],
+    ['a verdict of many keys', `[{${Array.from({ length: 90_000 }, (_, index) => `"k${index}":0`).join(',')}}]`],
+    ['many other keys', `[],${Array.from({ length: 90_000 }, (_, index) => `"k${index}":0`).join(',')}`],
+  ])('of a megabyte of %s is refused at its first fault', (_what, nodes) => {
+    const text = `{"apiVersion":"${API_VERSION}","nodes":${nodes}}`
+    expect(read(text)).toEqual({ kind: 'bad', fault: 'its answer is larger than 2 verdicts can be' })
+    const many = Array.from({ length: 500 }, (_, index) => `n-${index}`)
+    const startedMs = process.cpuUsage()
+    expect(readAnswer(text, many).kind).toBe('bad')
+    const spent = process.cpuUsage(startedMs)
+    const parsedMs = process.cpuUsage()
+    JSON.parse(text)
+    const parsing = process.cpuUsage(parsedMs)
+    // What JSON.parse takes, again and again, is the measure: nobody knows how fast this machine is.
+    expect(spent.user).toBeLessThan(10 * parsing.user + 100_000)
+  })
+
   it('has reasons of one short line, and not too many of them', () => {
     const ids = Array.from({ length: 100 }, (_, index) => `n-${index}`)
     const text = answer(ids.map((id, index) => ({ id, reject: `at\n\u001b[31m ${index}\u202e °C ${'x'.repeat(500)}` })))

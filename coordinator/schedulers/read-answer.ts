@@ -5,7 +5,7 @@
 import type { NodeId } from '../../shared/model/identity.ts'
 import type { Verdict } from '../placement/answers.ts'
 import type { z } from 'zod'
-import { API_VERSION, answerSchema } from './protocol.ts'
+import { API_VERSION, verdictSchema } from './protocol.ts'
 
 export type ReadAnswer =
   | { readonly kind: 'ok'; readonly verdicts: ReadonlyMap<NodeId, Verdict> }
@@ -16,27 +16,39 @@ export type ReadAnswer =
 const MAX_REASON = 80
 /** Different reasons of one answer that are told apart: one that names a temperature is different for every node. */
 const MAX_REASONS = 20
+/** Beyond it a verdict is no verdict: a thousand characters of reason, all of them escaped, and an id. */
+const CHARS_PER_NODE = 8_192
+const FREE_CHARS = 16_384
+/** Of one verdict: more are not even named in what is wrong with it. */
+const MAX_KEYS = 10
 const OTHER_REASONS = 'other reasons'
 
 /** Every one of `asked` has exactly one verdict in an answer that is ok. */
 export function readAnswer(text: string, asked: readonly NodeId[]): ReadAnswer {
+  const mostChars = FREE_CHARS + asked.length * CHARS_PER_NODE
+  if (text.length > mostChars) return bad(`its answer is larger than ${asked.length} verdicts can be`)
   let raw: unknown
   try {
     raw = JSON.parse(text)
   } catch {
     return bad('its answer is no JSON')
   }
-  const version = typeof raw === 'object' && raw !== null && 'apiVersion' in raw ? raw.apiVersion : undefined
-  if (version !== API_VERSION) return bad(`its answer is not of apiVersion ${API_VERSION}`)
-  const parsed = answerSchema.safeParse(raw)
-  if (!parsed.success) {
-    const { path, message } = innermost(parsed.error.issues[0])
-    return bad(`its answer is wrong at ${path.map(String).join('.') || 'the top'}: ${oneLine(message)}`)
-  }
+  const answer: Readonly<Record<string, unknown>> =
+    typeof raw === 'object' && raw !== null ? (raw as Readonly<Record<string, unknown>>) : {}
+  if (answer.apiVersion !== API_VERSION) return bad(`its answer is not of apiVersion ${API_VERSION}`)
+  const { nodes } = answer
+  const other = Object.keys(answer).find((key) => key !== 'apiVersion' && key !== 'nodes')
+  if (other !== undefined) return bad(`its answer is wrong at the top: there is no ${oneLine(other)}`)
+  if (!Array.isArray(nodes)) return bad('its answer is wrong at nodes: it is no list')
   const wanted = new Set(asked)
   const verdicts = new Map<NodeId, Verdict>()
   const reasons = new Set<string>()
-  for (const verdict of parsed.data.nodes) {
+  // One by one, until the first fault: who sends a megabyte of faults is not read to the end.
+  for (const [index, given] of nodes.entries()) {
+    const parsed = readVerdict(given)
+    if (parsed.kind === 'bad')
+      return bad(`its answer is wrong at ${['nodes', index, ...parsed.path].join('.')}: ${parsed.message}`)
+    const { verdict } = parsed
     const { id } = verdict
     if (!wanted.has(id)) return bad(`its answer names ${oneLine(id)}, which is no node of the question`)
     if (verdicts.has(id)) return bad(`its answer names ${id} twice`)
@@ -54,6 +66,19 @@ export function readAnswer(text: string, asked: readonly NodeId[]): ReadAnswer {
     return bad(`its answer has no verdict on ${wanted.size - verdicts.size} of ${wanted.size} nodes, ${missing} among them`)
   }
   return { kind: 'ok', verdicts }
+}
+
+function readVerdict(
+  given: unknown,
+):
+  | { readonly kind: 'ok'; readonly verdict: z.infer<typeof verdictSchema> }
+  | { readonly kind: 'bad'; readonly path: readonly string[]; readonly message: string } {
+  if (typeof given === 'object' && given !== null && Object.keys(given).length > MAX_KEYS)
+    return { kind: 'bad', path: [], message: `it has more than ${MAX_KEYS} keys` }
+  const parsed = verdictSchema.safeParse(given)
+  if (parsed.success) return { kind: 'ok', verdict: parsed.data }
+  const { path, message } = innermost(parsed.error.issues[0])
+  return { kind: 'bad', path: path.map(String), message: oneLine(message) }
 }
 
 /** What is wrong with a verdict is told by the form that it comes closest to. */

@@ -61,16 +61,61 @@ describe('a question', () => {
     expect(all.kind === 'answered' && all.verdicts.size).toBe(20)
   })
 
-  it('is one of four at once, and is given up when the coordinator stops', async () => {
+  it('of a dry run waits for no place of placement, takes none of it, and its failures are its own', async () => {
+    const { clock, scheduler, book } = await bed()
+    scheduler.reply = () => 'hang'
+    const dry = { ...context, dryRun: true }
+    const asking = Array.from({ length: 3 }, () => book.consult(request, nodesOf(1), context))
+    expect(book.isBusy('test')).toBe(true)
+    const previewing = book.consult(request, nodesOf(1), dry)
+    expect(scheduler.questions).toHaveLength(4)
+    expect(await book.consult(request, nodesOf(1), dry)).toEqual({
+      kind: 'undecided',
+      why: 'it is asked by another dry run at this moment',
+    })
+    await clock.advance(250)
+    await Promise.all([...asking, previewing])
+    expect(book.decline('test', 'shop/web')).toBe('it rests after 3 failures in a row')
+    await clock.advance(5_000)
+    scheduler.reply = (question) => answerTo(question, () => ({ score: 50 }))
+    await book.consult(request, nodesOf(1), context)
+    // One tenant's dry runs about what its scheduler is slow with: the others go on.
+    scheduler.reply = () => 'hang'
+    for (let i = 0; i < 5; i += 1) {
+      const slow = book.consult(request, nodesOf(1), dry)
+      expect(book.isBusy('test')).toBe(false)
+      await clock.advance(250)
+      expect(await slow).toEqual({ kind: 'undecided', why: 'no answer within 250 ms' })
+    }
+    expect(book.decline('test', 'shop/web')).toBe(null)
+    await book.close()
+  })
+
+  it('is one of three at once, and is given up when the coordinator stops', async () => {
     const { scheduler, book } = await bed()
     scheduler.reply = () => 'hang'
-    const asking = Array.from({ length: 4 }, () =>
+    const asking = Array.from({ length: 3 }, () =>
       book.consult(request, nodesOf(1), context).catch((error: Error) => error.message),
     )
     expect(book.isBusy('test')).toBe(true)
     await book.close()
-    expect(await Promise.all(asking)).toEqual(Array(4).fill('the coordinator stops'))
+    expect(await Promise.all(asking)).toEqual(Array(3).fill('the coordinator stops'))
     expect(book.isBusy('test')).toBe(false)
+  })
+
+  it('that was interrupted by another one is put again, and is no failure of the scheduler', async () => {
+    const { scheduler, book } = await bed()
+    const interrupted = { kind: 'failed', code: 'interrupted', detail: 'another question ended its thread' } as const
+    for (let i = 0; i < 3; i += 1) {
+      let times = 0
+      scheduler.reply = (question) => (++times < 3 ? interrupted : answerTo(question, () => ({ score: 1 })))
+      expect((await book.consult(request, nodesOf(1), context)).kind).toBe('answered')
+    }
+    scheduler.reply = () => interrupted
+    for (let i = 0; i < 5; i += 1) expect((await book.consult(request, nodesOf(1), context)).kind).toBe('undecided')
+    expect(scheduler.questions).toHaveLength(24)
+    expect(book.decline('test', 'shop/web')).toBe(null)
+    await book.close()
   })
 
   it('is counted by its outcome and latency', async () => {

@@ -11,7 +11,8 @@ import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import type { State } from '../state/state.ts'
 import { asked, type Breaker, CLOSED, failed, mayAsk } from './breaker.ts'
 import { type QuestionContext, questionOf } from './plan-questions.ts'
-import { askOnce, type FailureCode, type Scheduler } from './scheduler.ts'
+import type { Question } from './protocol.ts'
+import { askOnce, type Outcome, type Scheduler } from './scheduler.ts'
 import { countRequest, newFigures, type SchedulerFigures } from './scheduler-metrics.ts'
 
 export type Consultation =
@@ -22,20 +23,23 @@ export type Consultation =
 export interface SchedulerBook {
   /** In alphabetical order. */
   names(): readonly string[]
-  /** Whether as many questions are under way to it as may be at once. */
+  /** Whether as many questions of placement are under way to it as may be at once. */
   isBusy(name: string): boolean
   /** Why it is not to be asked now for that service, which is counted and told of; null when it may be asked. */
   decline(name: string, service: ServiceId): string | null
   /**
-   * Asks about the candidates, best first, until it accepts one or all were asked about. Rejects only once the book is closed.
+   * Asks about the candidates, best first, until it accepts one or all were asked about. Rejects only once the book is closed. For dry
+   * runs one question is under way at a time, and none of their outcomes counts for the rests of a scheduler: they take nothing from placement.
    */
   consult(request: PlacementRequest, candidates: readonly PlacementNode[], context: QuestionContext): Promise<Consultation>
   figures(): readonly SchedulerFigures[]
   close(): Promise<void>
 }
 
-/** Questions to one scheduler at once: a service of its own that places a burst must not open a socket for each. */
-const MAX_PARALLEL = 4
+/** Questions to one scheduler at once, one of a dry run beside them: a service of its own that places a burst must not open a socket for each. */
+const MAX_PARALLEL = 3
+/** A question that others keep interrupting is put at most so often. */
+const MAX_TIMES = 3
 /** A scheduler that fails now and then is told of at most this often; each placement says by itself who chose. */
 const FAILURE_EVENT_EVERY_MS = 60_000
 /** Services remembered to name a scheduler that does not exist: told of once each. */
@@ -46,6 +50,7 @@ interface Entry {
   readonly figures: SchedulerFigures
   breaker: Breaker
   underWay: number
+  isPreviewing: boolean
   toldFailureAtMs: number | null
 }
 
@@ -64,6 +69,7 @@ export function createSchedulerBook(deps: {
       figures: newFigures(scheduler.name),
       breaker: CLOSED,
       underWay: 0,
+      isPreviewing: false,
       toldFailureAtMs: null,
     })
   const missing = new Set<string>()
@@ -127,6 +133,46 @@ export function createSchedulerBook(deps: {
     return `it rests after ${entry.breaker.failures} failures in a row`
   }
 
+  const askCounted = async (entry: Entry, question: Question): Promise<Outcome> => {
+    const outcome = await askOnce(entry.scheduler, question, clock, closing.signal)
+    countRequest(entry.figures, outcome.kind === 'answered' ? 'answered' : outcome.code, outcome.tookMs)
+    return outcome
+  }
+
+  const ask = async (
+    entry: Entry,
+    request: PlacementRequest,
+    candidates: readonly PlacementNode[],
+    context: QuestionContext,
+  ): Promise<Consultation> => {
+    const { scheduler } = entry
+    const verdicts = new Map<NodeId, Verdict>()
+    for (let from = 0; from < candidates.length; from += scheduler.maxCandidates) {
+      const page = candidates.slice(from, from + scheduler.maxCandidates)
+      const question = questionOf(request, page, candidates.length - from - page.length, context)
+      let outcome = await askCounted(entry, question)
+      for (let times = 1; times < MAX_TIMES && isInterrupted(outcome); times += 1) outcome = await askCounted(entry, question)
+      if (outcome.kind === 'failed') {
+        if (!context.dryRun && !isInterrupted(outcome)) noteFailure(entry, request.service, outcome.detail)
+        return { kind: 'undecided', why: outcome.detail }
+      }
+      if (!context.dryRun) noteAnswer(entry)
+      for (const [id, verdict] of outcome.verdicts) verdicts.set(id, verdict)
+      if ([...outcome.verdicts.values()].some((verdict) => verdict.kind === 'accept')) break
+    }
+    return { kind: 'answered', verdicts }
+  }
+
+  const preview = async (entry: Entry, asking: () => Promise<Consultation>): Promise<Consultation> => {
+    if (entry.isPreviewing) return { kind: 'undecided', why: 'it is asked by another dry run at this moment' }
+    entry.isPreviewing = true
+    try {
+      return await asking()
+    } finally {
+      entry.isPreviewing = false
+    }
+  }
+
   return {
     names: () => [...entries.keys()],
     isBusy: (name) => (entries.get(name)?.underWay ?? 0) >= MAX_PARALLEL,
@@ -135,29 +181,11 @@ export function createSchedulerBook(deps: {
       const why = decline(context.scheduler, request.service)
       const entry = entries.get(context.scheduler)
       if (why !== null || entry === undefined) return { kind: 'undecided', why: why ?? '' }
-      const { scheduler } = entry
+      if (context.dryRun) return preview(entry, () => ask(entry, request, candidates, context))
       entry.breaker = asked(entry.breaker)
       entry.underWay += 1
       try {
-        const verdicts = new Map<NodeId, Verdict>()
-        for (let from = 0; from < candidates.length; from += scheduler.maxCandidates) {
-          const page = candidates.slice(from, from + scheduler.maxCandidates)
-          const question = questionOf(request, page, candidates.length - from - page.length, context)
-          const outcome = await askOnce(scheduler, question, clock, closing.signal)
-          countRequest(
-            entry.figures,
-            outcome.kind === 'answered' ? 'answered' : (outcome.code satisfies FailureCode),
-            outcome.tookMs,
-          )
-          if (outcome.kind === 'failed') {
-            noteFailure(entry, request.service, outcome.detail)
-            return { kind: 'undecided', why: outcome.detail }
-          }
-          noteAnswer(entry)
-          for (const [id, verdict] of outcome.verdicts) verdicts.set(id, verdict)
-          if ([...outcome.verdicts.values()].some((verdict) => verdict.kind === 'accept')) break
-        }
-        return { kind: 'answered', verdicts }
+        return await ask(entry, request, candidates, context)
       } finally {
         entry.underWay -= 1
         if (entry.breaker.isTrying) entry.breaker = { ...entry.breaker, isTrying: false }
@@ -170,4 +198,8 @@ export function createSchedulerBook(deps: {
       await Promise.all(writing)
     },
   }
+}
+
+function isInterrupted(outcome: Outcome): boolean {
+  return outcome.kind === 'failed' && outcome.code === 'interrupted'
 }

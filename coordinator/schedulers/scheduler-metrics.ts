@@ -15,12 +15,12 @@ export interface SchedulerFigures {
 }
 
 const BOUNDS_MS = [5, 10, 25, 50, 100, 250, 500, 1_000, 5_000]
-const RESULTS: readonly Result[] = ['answered', 'timeout', 'unreachable', 'bad-answer', 'crashed']
+const RESULTS: readonly Result[] = ['answered', 'timeout', 'unreachable', 'bad-answer', 'crashed', 'interrupted']
 
 export function newFigures(name: string): SchedulerFigures {
   return {
     name,
-    requests: { answered: 0, timeout: 0, unreachable: 0, 'bad-answer': 0, crashed: 0 },
+    requests: { answered: 0, timeout: 0, unreachable: 0, 'bad-answer': 0, crashed: 0, interrupted: 0 },
     skipped: 0,
     buckets: BOUNDS_MS.map(() => 0),
     latencySumMs: 0,

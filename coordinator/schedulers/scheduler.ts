@@ -7,7 +7,8 @@ import { idsOf } from './plan-questions.ts'
 import type { Question } from './protocol.ts'
 import { oneLine, readAnswer } from './read-answer.ts'
 
-export type FailureCode = 'timeout' | 'unreachable' | 'bad-answer' | 'crashed'
+/** `interrupted`: it was ended because of another question, and may be asked again. */
+export type FailureCode = 'timeout' | 'unreachable' | 'bad-answer' | 'crashed' | 'interrupted'
 
 export type Reply =
   /** What it sent, unread. */
