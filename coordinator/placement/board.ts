@@ -58,6 +58,10 @@ export interface Board {
   take(request: PlacementRequest, index: number): void
 }
 
+/** So few attributes are looked up on every node without asking first which of them there are. */
+const MANY_ATTRIBUTES = 16
+const LABELS = 'node.labels.'
+const ENGINE_LABELS = 'engine.labels.'
 /** Equal to no value that a person can write. */
 const NAMELESS = '\u0000'
 
@@ -296,7 +300,8 @@ function isName(attribute: string): boolean {
 
 function profilesOf(nodes: readonly PlacementNode[], requests: readonly PlacementRequest[]) {
   // Sorted: the order of the requests must decide nothing.
-  const attributes = [...new Set(requests.flatMap(attributesOf))].filter((attribute) => !isName(attribute)).sort()
+  const asked = [...new Set(requests.flatMap(attributesOf))].filter((attribute) => !isName(attribute)).sort()
+  const attributes = asked.length > MANY_ATTRIBUTES ? foundIn(nodes, asked) : asked
   const byKey = new Map<string, number[]>()
   nodes.forEach((node, index) => {
     const { closed, runtimes, pool, platform, taints, capacity } = node
@@ -313,6 +318,21 @@ function profilesOf(nodes: readonly PlacementNode[], requests: readonly Placemen
     return { example: { ...(nodes[members[0] ?? 0] as PlacementNode), id: NAMELESS, hostname: NAMELESS }, size: members.length }
   })
   return { profiles, profileOf }
+}
+
+/** Those that some node may have: one that none has tells no two of them apart, and a person can make up thousands. */
+function foundIn(nodes: readonly PlacementNode[], attributes: readonly string[]): readonly string[] {
+  const labels = new Set<string>()
+  const engineLabels = new Set<string>()
+  for (const node of nodes) {
+    for (const key in node.labels) labels.add(key)
+    for (const key in node.engineLabels) engineLabels.add(key)
+  }
+  return attributes.filter((attribute) => {
+    if (attribute.startsWith(LABELS)) return labels.has(attribute.slice(LABELS.length))
+    if (attribute.startsWith(ENGINE_LABELS)) return engineLabels.has(attribute.slice(ENGINE_LABELS.length))
+    return true
+  })
 }
 
 /** Sizes within a fifth are of one class: machines of one kind report slightly different memories. */
