@@ -23,7 +23,7 @@ describe('the steady clock of a host', () => {
     const monotonicMs = () => Number(process.hrtime.bigint() / 1_000n) / 1_000
     let uptimeMs: () => number | null = () => monotonicMs() - 9
     const steadyMs = hostSteadyClock(() => uptimeMs())
-    const aheadMs = () => Math.round((steadyMs() - monotonicMs()) / 1_000) * 1_000
+    const aheadMs = () => Math.round((steadyMs() - monotonicMs()) / 100_000) * 100_000 + 0
     expect(aheadMs()).toBe(0)
     uptimeMs = () => monotonicMs() + 600_000
     expect(aheadMs()).toBe(600_000)
