@@ -46,7 +46,7 @@ describe('a board', () => {
     const fast = aRequest('shop/fast/1/1', {}, { constraints: [constraint('engine.labels.disk', 'ssd')] })
     const plan = planPlacement({ requests: [...requests, fast], nodes })
     const where = new Map(plan.assignments.map(({ instance, node }) => [instance, node]))
-    nodes.forEach(({ id }, index) => expect(where.get(`shop/s${index}/1/1`)).toBe(id))
+    expect(nodes.map((_, index) => where.get(`shop/s${index}/1/1`))).toEqual(nodes.map(({ id }) => id))
     expect(where.get('shop/fast/1/1')).toBe('n-7')
   })
 })
