@@ -201,6 +201,18 @@ describe('bad input, row by row', () => {
     expect((await bed.send('GET', '/v1/pools')).status).toBe(200)
   })
 
+  it('API row 10: dry runs of one credential are planned twenty at once, then one a second', async () => {
+    const bed = await apiBed()
+    const body = { spec: anAppSpec(), source: '' }
+    const dryRun = (as: 'admin' | 'operator') => problemOf(bed, 'POST', '/v1/apps?dryRun=true', { body, as })
+    for (let i = 0; i < 20; i += 1) expect((await dryRun('operator')).status).toBe(200)
+    expect((await dryRun('operator')).status).toBe(429)
+    expect((await dryRun('admin')).status).toBe(200)
+    expect((await bed.send('GET', '/v1/apps', { as: 'operator' })).status).toBe(200)
+    await bed.clock.advance(1_000)
+    expect((await dryRun('operator')).status).toBe(200)
+  })
+
   it('API row 10: failed credentials of one address run dry while good ones pass', async () => {
     const bed = await apiBed({ settings: { failureRatePerS: 1, failureBurst: 2 } })
     const statuses: number[] = []

@@ -148,7 +148,8 @@ function admit(gates: Gates, request: Request, role: RequiredRole, remoteAddress
   return operator
 }
 
-function limit(retryAfterS: number): void {
+/** Throws what answers 429 when there is anything to wait for. */
+export function limit(retryAfterS: number): void {
   if (retryAfterS > 0) {
     throw new HttpProblem('rate-limited', `Try again in ${retryAfterS} s.`, { headers: { 'retry-after': String(retryAfterS) } })
   }

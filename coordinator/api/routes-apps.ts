@@ -7,9 +7,10 @@ import { checkAppSpec } from '../apps/check-app-spec.ts'
 import type { Operator } from '../access/operator-tokens.ts'
 import { checkBounds } from '../apps/spec-bounds.ts'
 import type { ApiDeps } from './deps.ts'
-import type { Endpoints } from './endpoint.ts'
+import { type Endpoints, limit } from './endpoint.ts'
 import { explainService } from './explain.ts'
 import { HttpProblem } from './problem.ts'
+import { rateLimiter } from './rate-limit.ts'
 import { mayAct } from './roles.ts'
 import { nameSchema, pageQuery, queryFlag, serviceNameSchema } from './inputs.ts'
 import {
@@ -38,6 +39,9 @@ interface DeployBody {
 /** Above it nothing that an operator deploys can evict what an administrator placed there: priorities have to differ by 10. */
 export const OPERATOR_MAX_PRIORITY = 90
 
+/** Dry runs of one credential: each may take the thread for a few tenths of a second in a large cluster, and leaves no trace. */
+const DRY_RUNS = { ratePerS: 1, burst: 20 }
+
 const dryRunQuery = z.strictObject({ dryRun: queryFlag.optional() })
 
 const boundsOfDeploy = (body: unknown): readonly Fault[] =>
@@ -59,6 +63,11 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
     ifRevision: z.number().int().nonnegative().nullable().optional(),
   })
   const world = worldOf(deps)
+  const dryRuns = rateLimiter({ clock: deps.clock, ...DRY_RUNS })
+  const preview = (input: Parameters<typeof apps.preview>[0], operator: Operator | null) => {
+    limit(dryRuns.take(operator?.id ?? ''))
+    return apps.preview(input)
+  }
   const appOf = (name: string) => {
     const app = state.snapshot.get('app', name)
     if (!app) throw new NotFoundError(`There is no app ${name}.`)
@@ -148,7 +157,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
     requireAllowed(body.spec)
     if (operator === null || !mayAct(operator.role, 'admin')) requirePriority(body.spec)
     const matched = matchRevision(request, state.snapshot.get('app', appName)?.revision ?? null)
-    if (query.dryRun) return apps.preview({ spec: body.spec, source: body.source })
+    if (query.dryRun) return preview({ spec: body.spec, source: body.source }, operator)
     const change = await apps.deploy({
       spec: body.spec,
       source: body.source,
@@ -212,7 +221,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
       returns: deployed,
       status: 202,
     },
-    async ({ params, query, body, actor }) => {
+    async ({ params, query, body, actor, operator }) => {
       const app = appOf(params.app)
       const target = body.revision === null ? app.history[0] : app.history.find(({ revision }) => revision === body.revision)
       if (!target) {
@@ -222,7 +231,7 @@ export function addAppRoutes({ add }: Endpoints, deps: ApiDeps): void {
             : `The app ${params.app} keeps no revision ${body.revision}; it keeps ${app.history.map(({ revision }) => revision).join(', ') || 'none'}.`,
         )
       }
-      if (query.dryRun) return json(await apps.preview({ spec: target.spec, source: target.source }), {})
+      if (query.dryRun) return json(await preview({ spec: target.spec, source: target.source }, operator), {})
       return { name: params.app, ...(await apps.rollback(params.app, body.revision, actor)) }
     },
   )
