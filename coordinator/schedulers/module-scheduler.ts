@@ -1,5 +1,5 @@
 /**
- * A custom scheduler that is a module of the operator's: \`export function schedule(question)\` returns the answer, or a promise of it. It
+ * A custom scheduler that is a module of the operator's: `export function schedule(question)` returns the answer, or a promise of it. It
  * runs in a worker thread, so that an endless loop in it stops nobody: what misses its deadline is ended, and the module is loaded
  * anew for the next question (what it kept in memory is lost). Other questions that were under way there are interrupted, which is
  * not their fault. Its memory limit is a brake, no sandbox: one huge
