@@ -287,6 +287,32 @@ describe('services loop', () => {
     await cluster.stop()
   })
 
+  it('row 24: an update away from a strict singleton ends each old one first, and goes through', async () => {
+    const cluster = await modelCluster(4)
+    const update = anUpdate({ order: 'start-first', parallelism: 2, monitorMs: 1_000 })
+    const versionOf = (specHash: string, singletonStrictMs: number | null) =>
+      spec({ replicas: 3, specHash, update, unit: aUnitSpec({ singletonStrictMs }) })
+    await cluster.deploy(versionOf('v1', 60_000))
+    await cluster.run(6)
+    expect(cluster.ready(WEB)).toHaveLength(3)
+    cluster.watch = () => {
+      const slots = [...cluster.running.values()]
+        .flatMap((here) => [...here].flatMap(([id, phase]) => (phase === 'stopped' ? [] : [id])))
+        .map((id) => parseInstanceId(id)?.slot)
+      expect(new Set(slots).size).toBe(slots.length)
+    }
+    await cluster.deploy(versionOf('v2', null))
+    await cluster.run(40)
+    expect(cluster.runs(WEB).map(({ specHash }) => specHash)).toEqual(['v2', 'v2', 'v2'])
+    expect(cluster.ready(WEB)).toHaveLength(3)
+    // From here on it is as any other.
+    cluster.watch = () => expect(cluster.ready(WEB).length).toBeGreaterThanOrEqual(3)
+    await cluster.deploy(versionOf('v3', null))
+    await cluster.run(40)
+    expect(cluster.runs(WEB).map(({ specHash }) => specHash)).toEqual(['v3', 'v3', 'v3'])
+    await cluster.stop()
+  })
+
   it('row 42: two overlapping drains of a service with two instances never leave fewer than two ready', async () => {
     const cluster = await modelCluster(4)
     await cluster.deploy(spec({ replicas: 2 }))

@@ -105,6 +105,22 @@ describe('jobs without cron', () => {
     await cluster.stop()
   })
 
+  it('row 24: a strict singleton that is cut off is waited for as its node was told, whatever the job says since', async () => {
+    const cluster = await modelCluster(2)
+    await cluster.deploy(aJob({}, { unit: { ...unit, singletonStrictMs: 20_000 }, specHash: 'v1' }))
+    await cluster.run(5)
+    const [given] = cluster.runs(WORK)
+    const waitMs = (20_000 + unit.stopGraceMs) * 1.5 + 15_000
+    await cluster.setNode(given?.nodeId ?? '', { up: false })
+    await cluster.run(5)
+    await cluster.deploy(aJob({}, { specHash: 'v2' }))
+    await cluster.run(waitMs / 1_000 - 7)
+    expect(cluster.ready(WORK)).toEqual([])
+    await cluster.run(6)
+    expect(cluster.ready(WORK)).toHaveLength(1)
+    await cluster.stop()
+  })
+
   it('an instance on a draining node may finish, one on a lost node is started anew and that is no failure', async () => {
     const cluster = await modelCluster(2)
     await cluster.deploy(aJob())

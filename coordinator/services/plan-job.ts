@@ -11,7 +11,7 @@ import type { Plan } from '../../shared/plan.ts'
 import type { InstanceRecord, JobRun } from '../state/objects.ts'
 import { create, type Draft, MAX_BACKOFF_MS, type Member, members, retire, startDraft, wake } from './draft.ts'
 import { beginRuns, ended, isRunning, kept } from './job-runs.ts'
-import { FAILURE_BACKOFF, isPastDeadline, planRemovals } from './plan-replace.ts'
+import { awaitEnds, FAILURE_BACKOFF, isPastDeadline, planRemovals } from './plan-replace.ts'
 import {
   hasVolumes,
   isActive,
@@ -33,6 +33,7 @@ const MAX_RETRIES_TOLD_MS = 3_600_000
 export function planJob(input: ServiceInput, spec: ServiceSpec, rules: JobRules, now: number): Plan<ServiceAction> {
   const draft = startDraft(input, spec, 0, now)
   planRemovals(draft)
+  awaitEnds(draft)
   const before = input.service.job
   const events: JobEvent[] = []
   const begun = beginRuns(draft, rules, before ?? { runs: [], decidedAtMs: now, schedule: '' }, events)

@@ -1,7 +1,7 @@
 /** Instances whose place is lost, failed or leaving: who goes, who is replaced, and when. Pure. */
 import { backoffCeilingMs } from '../../shared/backoff.ts'
 import { create, type Draft, isBackingOff, MAX_BACKOFF_MS, type Member, members, retire, single, wake } from './draft.ts'
-import type { InstanceRecord, RolloutState } from '../state/objects.ts'
+import type { RolloutState } from '../state/objects.ts'
 import { hasVolumes, isActive, isLeaving, isMisplaced, isNodeLost, mainRestart, reason, strictWaitMs } from './service-plan.ts'
 
 /** Between attempts of what fails: 10 s, then twice as long each time, at most 5 min. */
@@ -36,7 +36,7 @@ export function planRemovals(draft: Draft): void {
  * stays so; what has its data on the node can run nowhere else, so it waits for the node, however long.
  */
 export function planLost(draft: Draft): void {
-  for (const records of draft.stopping.values()) for (const record of records) awaitEnd(draft, record)
+  awaitEnds(draft)
   for (const member of members(draft)) {
     const { nodeId, id } = member.record
     if (member.standing === 'gone') retire(draft, member, `node ${nodeId} has left the cluster`)
@@ -47,19 +47,22 @@ export function planLost(draft: Draft): void {
       else if (single(draft, member.slot) !== member) continue
       else if (isBackingOff(draft)) wake(draft, draft.backoff?.notBeforeMs ?? draft.now)
       else create(draft, member.slot, member.record, member.record.specHash, `${why}, it may come back`)
-    } else awaitEnd(draft, member.record)
+    }
   }
 }
 
-/** Wakes when a strict singleton on a lost node, or one on its way out there, has ended for certain. */
-function awaitEnd(draft: Draft, record: InstanceRecord): void {
+/** Wakes when a strict singleton on a lost node, wanted or on its way out there, has ended for certain. */
+export function awaitEnds(draft: Draft): void {
   const { input, spec, now } = draft
-  const { nodeId, id } = record
-  const waitMs = strictWaitMs(input, record)
-  if (nodeId === null || waitMs === null || input.node(nodeId)?.liveness !== 'lost') return
-  if (input.frozen || spec.mode === 'global' || isNodeLost(input, spec, record)) return
-  wake(draft, now + waitMs - input.elapsed.lostMs(nodeId))
-  draft.reasons.push(reason(id, 'singleton-waits', `strict singleton: node ${nodeId} must be lost for ${waitMs} ms first`))
+  if (!draft.strict || input.frozen || spec.mode === 'global') return
+  for (const record of input.instances) {
+    const { nodeId, id } = record
+    if (nodeId === null || input.node(nodeId)?.liveness !== 'lost') continue
+    const waitMs = strictWaitMs(input, record)
+    if (waitMs === null || isNodeLost(input, spec, record)) continue
+    wake(draft, now + waitMs - input.elapsed.lostMs(nodeId))
+    draft.reasons.push(reason(id, 'singleton-waits', `strict singleton: node ${nodeId} must be lost for ${waitMs} ms first`))
+  }
 }
 
 /** Instances that their agents gave up: replaced at once the first time, then ever more slowly (fault rows 9 and 22). */
