@@ -138,6 +138,9 @@ export async function createModuleScheduler(options: ModuleSchedulerOptions): Pr
         mine.worker.postMessage({ id, question })
       })
     },
+    async recovered() {
+      if (!isClosed) await serving().ready
+    },
     async close() {
       isClosed = true
       // Not awaited: a thread that is busy collecting garbage may take its time, and it keeps no process alive.

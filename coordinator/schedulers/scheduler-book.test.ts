@@ -111,9 +111,16 @@ describe('a question', () => {
       scheduler.reply = (question) => (++times < 3 ? interrupted : answerTo(question, () => ({ score: 1 })))
       expect((await book.consult(request, nodesOf(1), context)).kind).toBe('answered')
     }
+    let isLoaded = false
+    scheduler.recovered = async () => {
+      isLoaded = true
+    }
+    scheduler.reply = (question) => (isLoaded ? answerTo(question, () => ({ score: 1 })) : interrupted)
+    expect((await book.consult(request, nodesOf(1), context)).kind).toBe('answered')
+    scheduler.recovered = () => Promise.reject(new Error('it is not loaded'))
     scheduler.reply = () => interrupted
     for (let i = 0; i < 5; i += 1) expect((await book.consult(request, nodesOf(1), context)).kind).toBe('undecided')
-    expect(scheduler.questions).toHaveLength(24)
+    expect(scheduler.questions).toHaveLength(26)
     expect(book.decline('test', 'shop/web')).toBe(null)
     await book.close()
   })

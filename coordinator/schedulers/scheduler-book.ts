@@ -151,7 +151,11 @@ export function createSchedulerBook(deps: {
       const page = candidates.slice(from, from + scheduler.maxCandidates)
       const question = questionOf(request, page, candidates.length - from - page.length, context)
       let outcome = await askCounted(entry, question)
-      for (let times = 1; times < MAX_TIMES && isInterrupted(outcome); times += 1) outcome = await askCounted(entry, question)
+      for (let times = 1; times < MAX_TIMES && isInterrupted(outcome); times += 1) {
+        // To load it anew may take longer than an answer. Where that fails, asking says so.
+        await scheduler.recovered?.().catch(() => undefined)
+        outcome = await askCounted(entry, question)
+      }
       if (outcome.kind === 'failed') {
         if (!context.dryRun && !isInterrupted(outcome)) noteFailure(entry, request.service, outcome.detail)
         return { kind: 'undecided', why: outcome.detail }

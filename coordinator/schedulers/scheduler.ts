@@ -22,6 +22,8 @@ export interface Scheduler {
   readonly maxCandidates: number
   /** Sends a question (JSON). When the signal aborts it lets go of everything that the question holds. */
   ask(question: string, signal: AbortSignal): Promise<Reply>
+  /** Settles when it takes questions again after one that was interrupted; rejects when it does not. Absent: at once. */
+  recovered?(): Promise<void>
   close(): Promise<void>
 }
 
