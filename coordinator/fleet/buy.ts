@@ -32,7 +32,7 @@ export interface BuyDeps {
   readonly clock: Clock
   readonly logger: Logger
   readonly config: FleetConfig
-  readonly records: Pick<FleetRecords, 'buy' | 'commit'>
+  readonly records: Pick<FleetRecords, 'alarm' | 'buy' | 'commit'>
   readonly rests: Pick<PoolRests, 'all' | 'rest'>
   /** Names of the providers that there are. */
   readonly providers: ReadonlySet<string>
@@ -110,6 +110,7 @@ export function createBuy(deps: BuyDeps): Buy {
     const held = new Map(plan.waiting)
     waiting = held
     await noteBudget(plan)
+    await records.alarm(plan.reasons.filter(({ code }) => code === 'bought-in-vain'))
     const buys: Extract<CapacityAction, { kind: 'buy' }>[] = []
     for (const action of plan.actions) {
       if (action.kind === 'buy') {

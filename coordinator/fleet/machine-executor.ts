@@ -16,6 +16,7 @@ import { type CloudMachine, CLUSTER_TAG, MACHINE_TAG, type Provider } from '../p
 import type { State } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import { changeMachine, removeNodeOf, terminateMachine } from './machine-updates.ts'
+import { madeOf } from './plan-in-vain.ts'
 import type { PoolRests } from './pool-rests.ts'
 import type { CloudList } from './plan-reap.ts'
 
@@ -138,17 +139,17 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
           signal,
         ),
       )
-      await confirm(machine.id, cloud)
+      await confirm(machine.id, cloud, pool)
     } catch (error) {
       if (abort.signal.aborted) return
       await createFailed(machine, error)
     }
   }
 
-  const confirm = (id: MachineId, cloud: CloudMachine) =>
+  const confirm = (id: MachineId, cloud: CloudMachine, pool: Pool) =>
     changeMachine(deps, id, (machine) => {
       const booting = machine.phase === 'requested' ? { phase: 'booting' as const } : {}
-      return { ...machine, ...booting, providerId: cloud.id, lastError: null }
+      return { ...machine, ...booting, providerId: cloud.id, madeOf: madeOf(pool), lastError: null }
     })
 
   const createFailed = async (machine: MachineRecord, error: unknown) => {

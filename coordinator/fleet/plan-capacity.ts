@@ -15,6 +15,7 @@ import { planPlacement } from '../placement/plan-placement.ts'
 import type { FleetConfig } from './config.ts'
 import { isAlive, isComing, mayExist } from './machine-states.ts'
 import { budgetOf, type BudgetState, poolBudgetOf } from './plan-budget.ts'
+import { type InVainPlan, planInVain } from './plan-in-vain.ts'
 import { kindsOf } from './plan-kinds.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { type Budgets, cheapestPacking, countsAfter, type Kind, PACK } from './plan-packing.ts'
@@ -142,7 +143,15 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   // What must be bought.
   const room = Math.max(0, input.config.maxBuysPerPass - actions.length)
   const offered = pools.filter((pool) => isAvailable(pool, input, counts)).map((pool) => kinds.get(pool.name) as Kind)
-  const solution = cheapestPacking(rest, offered, { counts, budget, room })
+  const vain = planInVain({
+    requests: rest,
+    kinds: offered,
+    pools: pools.map((pool) => pool.name),
+    nodes: input.nodes,
+    machines: input.machines,
+    nowMs: input.nowMs,
+  })
+  const solution = cheapestPacking(vain.wanted, offered, { counts, budget, room })
   for (const { kind, requests } of solution.picks) {
     const instances = requests.flatMap((request) => (ghosts.has(request.id) ? [] : [request.id]))
     const reason = reasonToBuy(kind.pool, instances, ghosts.get(requests[0]?.id ?? '') ?? '')
@@ -170,15 +179,23 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   // What is left, and why.
   let budgetReached: string | null = null
   let unaffordable = 0
+  const say = (request: PlacementRequest, text: string) => {
+    const why = ghosts.get(request.id)
+    if (why === undefined) blocked.set(request.id, text)
+    else if (!reasons.some((reason) => reason.code === 'no-room-ahead' && reason.text.includes(why)))
+      reasons.push({ subject: request.service, code: 'no-room-ahead', text: `no room for ${why}: ${text}` })
+  }
+  const perGroup = new Map<string, string>()
+  const sayNoPool = (request: PlacementRequest) => {
+    const text = perGroup.get(request.group) ?? noPoolFits(request, pools, kinds, counts, vain, input)
+    perGroup.set(request.group, text)
+    say(request, text)
+  }
+  for (const request of rest) if (vain.left.has(request.id)) sayNoPool(request)
+  reasons.push(...vainReasons(vain))
   if (solution.left.length > 0 && solution.picks.length < room) {
     const limits = { counts: countsAfter(counts, solution), budget: null, room }
     const unlimited = cheapestPacking(solution.left, offered, limits)
-    const say = (request: PlacementRequest, text: string) => {
-      const why = ghosts.get(request.id)
-      if (why === undefined) blocked.set(request.id, text)
-      else if (!reasons.some((reason) => reason.code === 'no-room-ahead' && reason.text.includes(why)))
-        reasons.push({ subject: request.service, code: 'no-room-ahead', text: `no room for ${why}: ${text}` })
-    }
     for (const { kind, requests } of unlimited.picks) {
       const text =
         budget.refusal(
@@ -190,16 +207,11 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
       if (real.length > 0) budgetReached ??= text
       for (const request of requests) say(request, text)
     }
-    const perGroup = new Map<string, string>()
-    for (const request of unlimited.left) {
-      const text = perGroup.get(request.group) ?? noPoolFits(request, pools, kinds, counts, input)
-      perGroup.set(request.group, text)
-      say(request, text)
-    }
+    for (const request of unlimited.left) sayNoPool(request)
   }
   for (const [subject, text] of blocked) reasons.push({ subject, code: 'not-bought', text })
 
-  let wakeAtMs = slow.wakeAtMs
+  let wakeAtMs = earliest(slow.wakeAtMs, vain.wakeAtMs)
   for (const { untilMs } of input.cooling.values()) if (untilMs > input.nowMs) wakeAtMs = earliest(wakeAtMs, untilMs)
   return { actions, reasons, wakeAtMs, waiting, blocked, budgetReached, unaffordable }
 }
@@ -274,10 +286,14 @@ function noPoolFits(
   pools: readonly Pool[],
   kinds: ReadonlyMap<string, Kind>,
   counts: ReadonlyMap<string, number>,
+  vain: InVainPlan,
   input: CapacityInput,
 ): string {
   if (pools.length === 0) return 'no pool is defined to buy machines from'
+  const inVain = vain.inVain.get(request.group)
   const texts = pools.map((pool) => {
+    const pause = inVain?.get(pool.name)
+    if (pause) return `${pool.name}: ${pause.text}`
     const kind = kinds.get(pool.name) as Kind
     const refusal = planPlacement({ requests: [request], nodes: [kind.node], options: PACK }).refusals[0]
     const text = refusal
@@ -286,6 +302,16 @@ function noPoolFits(
     return `${pool.name}: ${text ?? 'cannot hold all of them'}`
   })
   return `no pool fits, ${texts.join('; ')}`
+}
+
+/** One per pool and group, the same as long as it lasts: people are told once. */
+function vainReasons({ inVain }: InVainPlan): readonly Reason[] {
+  return [...inVain].flatMap(([group, pools]) =>
+    [...pools].flatMap(([pool, { state, text }]) => {
+      const reason = { subject: pool, code: 'bought-in-vain', text: `pool ${pool} for ${group.split('@')[0]}: ${text}` }
+      return state === 'paused' ? [reason] : []
+    }),
+  )
 }
 
 function summary(instances: readonly InstanceId[]): string {
