@@ -80,7 +80,13 @@ export interface FleetLoop extends Loop {
 }
 
 /** What the clouds say that a person should know. */
-const ALARMS: ReadonlySet<string> = new Set(['list-distrusted', 'foreign', 'notice-implausible', 'mass-interruption'])
+const ALARMS: ReadonlySet<string> = new Set([
+  'list-distrusted',
+  'foreign',
+  'notice-implausible',
+  'mass-interruption',
+  'delete-stuck',
+])
 
 export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const { state, observed, clock } = deps

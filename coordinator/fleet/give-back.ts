@@ -18,6 +18,8 @@ import { isRoutable, type Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import type { FleetRecords } from './fleet-records.ts'
+import { isByPerson } from './drain-reasons.ts'
+import { isDeleteStuck } from './machine-states.ts'
 import { drainNode } from './node-actions.ts'
 import { budgetOf } from './plan-budget.ts'
 import { type Hold, holdOf } from './pace.ts'
@@ -175,7 +177,6 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
 
   /** What still has to find a place because its node drains. */
   const leavingRequests = (): readonly PlacementRequest[] => {
-    if (config.maxParallelDrains === 1) return []
     const replaced = new Set<InstanceId>()
     for (const record of state.snapshot.instances().values()) if (record.replaces !== null) replaced.add(record.replaces)
     return [...state.snapshot.all('node').values()]
@@ -184,10 +185,13 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
       .filter((request) => !request.global && !replaced.has(request.id))
   }
 
+  /** What people drain is their affair, and what its cloud does not delete ends nothing here: both may last for days. */
   const leavingCount = () => {
     let count = 0
-    for (const node of state.snapshot.all('node').values()) if (node.availability === 'draining') count += 1
-    for (const machine of state.snapshot.all('machine').values()) if (machine.phase === 'terminating') count += 1
+    for (const node of state.snapshot.all('node').values())
+      if (node.availability === 'draining' && !isByPerson(node.drain?.by ?? '')) count += 1
+    for (const machine of state.snapshot.all('machine').values())
+      if (machine.phase === 'terminating' && !isDeleteStuck(machine, nowMs())) count += 1
     return count
   }
 
