@@ -14,6 +14,7 @@ import type { Refusal } from '../placement/plan-placement.ts'
 import type { SchedulerDesk } from '../schedulers/desk.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
+import type { Apart } from './apart.ts'
 import type { FleetConfig } from './config.ts'
 import { BUDGET_REASON } from './drain-reasons.ts'
 import type { FleetRecords } from './fleet-records.ts'
@@ -34,6 +35,7 @@ export interface BuyDeps {
   readonly config: FleetConfig
   readonly records: Pick<FleetRecords, 'alarm' | 'buy' | 'commit'>
   readonly rests: Pick<PoolRests, 'all' | 'rest'>
+  readonly apart: Pick<Apart, 'attempt' | 'isFailing'>
   /** Names of the providers that there are. */
   readonly providers: ReadonlySet<string>
   nodes(): readonly PlacementNode[]
@@ -64,6 +66,7 @@ const LONGEST_REST_MS = 2_000
 
 export function createBuy(deps: BuyDeps): Buy {
   const { state, observed, clock, logger, config, records, rests, nowMs } = deps
+  const { attempt, isFailing } = deps.apart
   const steady = { state, clock: { now: nowMs } }
   const buyHold = createBuyHold<InstanceId>(config.buyHoldMs)
   const reclaimedAtMs = new Map<string, number>()
@@ -109,8 +112,8 @@ export function createBuy(deps: BuyDeps): Buy {
     blocked = trials.blocked.size === 0 ? plan.blocked : new Map([...plan.blocked, ...trials.blocked])
     const held = new Map(plan.waiting)
     waiting = held
-    await noteBudget(plan)
-    await records.alarm(plan.reasons.filter(({ code }) => code === 'bought-in-vain'))
+    await attempt('alarms', () => records.alarm(plan.reasons.filter(({ code }) => code === 'bought-in-vain')))
+    await attempt('the budget', () => noteBudget(plan))
     const buys: Extract<CapacityAction, { kind: 'buy' }>[] = []
     for (const action of plan.actions) {
       if (action.kind === 'buy') {
@@ -119,9 +122,10 @@ export function createBuy(deps: BuyDeps): Buy {
         const late = action.standInFor === undefined ? undefined : state.snapshot.get('machine', action.standInFor)
         if (late) rests.rest(late.pool, `${late.id} takes too long`, config.capacityCoolDownMs)
       } else if (action.kind === 'cancel') {
-        await terminateMachine(deps, action.machineId, { reason: action.reason, by: 'fleet', nowMs: nowMs() })
+        const options = { reason: action.reason, by: 'fleet', nowMs: nowMs() }
+        await attempt(action.machineId, () => terminateMachine(deps, action.machineId, options))
       } else {
-        await reclaim(action)
+        await attempt(action.nodeId, () => reclaim(action))
       }
     }
     if (buys.length > 0) {
@@ -174,7 +178,7 @@ export function createBuy(deps: BuyDeps): Buy {
   const mayTakeBack = (id: NodeId): boolean => {
     const node = state.snapshot.get('node', id)
     const drain = node?.drain
-    if (!node || !drain) return false
+    if (!node || !drain || isFailing(id)) return false
     if (drain.by !== 'fleet' || drain.reason.startsWith(BUDGET_REASON)) return false
     const machine = node.machineId === null ? undefined : state.snapshot.get('machine', node.machineId)
     const leaves = node.availability === 'draining' || node.availability === 'drained'

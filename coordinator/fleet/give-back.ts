@@ -16,6 +16,7 @@ import { parseInstanceId } from '../../shared/model/identity.ts'
 import type { InstanceRecord } from '../state/objects.ts'
 import { isRoutable, type Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
+import type { Apart } from './apart.ts'
 import type { FleetConfig } from './config.ts'
 import type { FleetRecords } from './fleet-records.ts'
 import { isByPerson } from './drain-reasons.ts'
@@ -34,6 +35,7 @@ export interface GiveBackDeps {
   readonly logger: Logger
   readonly config: FleetConfig
   readonly records: Pick<FleetRecords, 'move'>
+  readonly apart: Pick<Apart, 'attempt' | 'isFailing'>
   readonly chargeOf?: ChargeOf
   readonly weights?: ScoreWeights
   nodes(): readonly PlacementNode[]
@@ -123,7 +125,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
       deps.logger.info('node is given back', { nodeId: action.nodeId, reason: action.reason })
       const { drainDeadlineMs: deadlineMs } = config
       const options = { by: 'fleet', reason: action.reason, deleteMachine: true, deadlineMs }
-      await drainNode({ state, clock: { now: nowMs } }, action.nodeId, options)
+      await deps.apart.attempt(action.nodeId, () => drainNode({ state, clock: { now: nowMs } }, action.nodeId, options))
     }
     return plan.wakeAtMs
   }
@@ -248,6 +250,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         )
 
   const heldOf = (node: PlacementNode, { pools, services }: Holds): string | null => {
+    if (deps.apart.isFailing(node.id)) return 'its drain could not be stored'
     const pool = node.pool === null ? undefined : pools.get(node.pool)
     if (pool !== undefined) return pool
     for (const service of node.services.keys()) {
