@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { RetryableError } from '../../shared/errors.ts'
 import { silentLogger } from '../../shared/logger.ts'
 import { aNodeRecord } from '../../test/builders/records.ts'
 import { memoryStore } from '../../test/fakes/memory-store.ts'
@@ -13,7 +14,7 @@ async function world() {
   return { clock, state, apart: createApart({ state, clock, logger: silentLogger() }) }
 }
 const broken = async () => {
-  throw new Error('too large')
+  throw new TypeError('not a function')
 }
 
 describe('work for one node or machine', () => {
@@ -35,14 +36,24 @@ describe('work for one node or machine', () => {
     expect(apart.isFailing('n-1')).toBe(false)
   })
 
-  it('one who was overtaken once or twice is not told of; what fails on is, by what it is', async () => {
+  it('one who is overtaken, or whose store is away for a while, is not told of; what fails for minutes is, by what it is', async () => {
     const { clock, state, apart } = await world()
-    for (let round = 1; round <= 5; round += 1) {
-      for (const subject of ['n-1', 'buying']) await apart.attempt(subject, broken)
+    for (let minute = 0; minute <= 8; minute += 1) {
+      for (const subject of ['n-1', 'buying'])
+        await apart.attempt(subject, async () => {
+          throw new RetryableError('somebody was faster')
+        })
+      expect(apart.isFailing('n-1')).toBe(minute >= 2)
       await clock.advance(60_000)
-      expect(apart.isFailing('n-1')).toBe(round >= 3)
-      expect(await state.events({ type: 'node.isolated' })).toHaveLength(round >= 3 ? 1 : 0)
+      expect(await state.events({ type: 'node.isolated' })).toHaveLength(minute >= 5 ? 1 : 0)
     }
     expect(await state.events({ type: 'fleet.isolated' })).toMatchObject([{ subject: 'buying', severity: 'error' }])
+  })
+
+  it('a fault of ours is told at once', async () => {
+    const { clock, state, apart } = await world()
+    await apart.attempt('n-1', broken)
+    await clock.advance(1_000)
+    expect(await state.events({ type: 'node.isolated' })).toHaveLength(1)
   })
 })

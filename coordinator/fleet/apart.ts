@@ -1,11 +1,11 @@
 /**
  * Keeps what cannot be done for one node or machine from all others, as state/isolation.ts does for apps: a pass of the fleet goes on with
  * the next, and buys and calls its clouds whatever else fails. What failed is tried again after a while, longer each time, and not before.
- * A conflict with somebody faster is nothing to tell; what fails again and again is told in the audit trail. Never throws.
+ * A conflict with somebody faster is nothing to tell; a fault of ours, and what fails for minutes, is told in the audit trail. Never throws.
  */
 import { backoffCeilingMs } from '../../shared/backoff.ts'
 import type { Clock } from '../../shared/clock.ts'
-import { messageOf } from '../../shared/errors.ts'
+import { ConflictError, messageOf, NotFoundError, RetryableError, UnavailableError } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import { earliest } from '../../shared/plan.ts'
 import { createIsolation } from '../state/isolation.ts'
@@ -22,7 +22,9 @@ export interface Apart {
 
 const RETRY = { baseMs: 250, capMs: 30_000 }
 /** In a row. Others may be faster once or twice. */
-const TOLD_FAILURES = 3
+const FAILING = 3
+/** A store that is busy or away is mended by itself, as a rule, and not for one subject only. */
+const TOLD_AFTER_MS = 300_000
 /** A subject that was not attempted for so long is forgotten: there may be nothing left to do for it. */
 const FORGOTTEN_MS = 3_600_000
 
@@ -34,7 +36,7 @@ export function createApart(deps: { readonly state: State; readonly clock: Clock
   }
   const isolation = createIsolation({ state, clock, logger, part: 'fleet', typeOf })
   /** Monotonic. */
-  const failures = new Map<string, { readonly inRow: number; readonly dueAtMs: number }>()
+  const failures = new Map<string, { readonly inRow: number; readonly sinceMs: number; readonly dueAtMs: number }>()
 
   return {
     async attempt(subject, work) {
@@ -46,13 +48,15 @@ export function createApart(deps: { readonly state: State; readonly clock: Clock
         return result
       } catch (error) {
         const inRow = (before?.inRow ?? 0) + 1
-        failures.set(subject, { inRow, dueAtMs: clock.monotonicMs() + backoffCeilingMs(inRow - 1, RETRY) })
-        if (inRow >= TOLD_FAILURES) isolation.failed(subject, error)
+        const nowMs = clock.monotonicMs()
+        const sinceMs = before?.sinceMs ?? nowMs
+        failures.set(subject, { inRow, sinceMs, dueAtMs: nowMs + backoffCeilingMs(inRow - 1, RETRY) })
+        if (!isExpected(error) || nowMs - sinceMs >= TOLD_AFTER_MS) isolation.failed(subject, error)
         else logger.warn('the fleet could not work for one subject, will repeat', { subject, error: messageOf(error) })
         return null
       }
     },
-    isFailing: (subject) => (failures.get(subject)?.inRow ?? 0) >= TOLD_FAILURES,
+    isFailing: (subject) => (failures.get(subject)?.inRow ?? 0) >= FAILING,
     nextInMs() {
       const nowMs = clock.monotonicMs()
       let dueAtMs: number | null = null
@@ -63,4 +67,9 @@ export function createApart(deps: { readonly state: State; readonly clock: Clock
       return dueAtMs === null ? null : Math.ceil(dueAtMs - nowMs)
     },
   }
+}
+
+/** May be mended by the next attempt. */
+function isExpected(error: unknown): boolean {
+  return [RetryableError, ConflictError, NotFoundError, UnavailableError].some((kind) => error instanceof kind)
 }

@@ -74,6 +74,7 @@ export function createBuy(deps: BuyDeps): Buy {
   let nextPlanAtMs = 0
   let waiting: ReadonlyMap<InstanceId, MachineId> = new Map()
   let blocked: ReadonlyMap<InstanceId, string> = new Map()
+  let tried: ReadonlySet<string> = new Set()
   let budgetReached: string | null = null
   const livenessOf = (id: NodeId) => observed.node(id)?.liveness ?? 'unknown'
 
@@ -92,6 +93,7 @@ export function createBuy(deps: BuyDeps): Buy {
     })
     const isShort = trials.refused.length > 0 || ahead.length > 0
     const plan = planCapacity({
+      tried,
       refused: trials.refused,
       answers: answersAbout(trials.refused),
       nodes,
@@ -109,7 +111,9 @@ export function createBuy(deps: BuyDeps): Buy {
     const tookMs = clock.monotonicMs() - startedMs
     nextPlanAtMs = startedMs + tookMs + Math.min(LONGEST_REST_MS, REST_PER_WORK * tookMs)
     deps.note('capacity', plan.reasons)
-    blocked = trials.blocked.size === 0 ? plan.blocked : new Map([...plan.blocked, ...trials.blocked])
+    tried = plan.tried
+    const asBefore = [...blocked].filter(([instance]) => plan.postponed.has(instance))
+    blocked = new Map([...asBefore, ...plan.blocked, ...trials.blocked])
     const held = new Map(plan.waiting)
     waiting = held
     await attempt('alarms', () => records.alarm(plan.reasons.filter(({ code }) => code === 'bought-in-vain')))

@@ -20,6 +20,7 @@ import { kindsOf } from './plan-kinds.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { type Budgets, cheapestPacking, countsAfter, type Kind, PACK } from './plan-packing.ts'
 import { planStandIns } from './plan-stand-ins.ts'
+import { takeTurns, type Turns } from './plan-turns.ts'
 
 export type CapacityAction =
   | { readonly kind: 'reclaim'; readonly nodeId: NodeId; readonly instances: readonly InstanceId[] }
@@ -58,6 +59,8 @@ export interface CapacityInput {
   readonly providers: ReadonlySet<string>
   /** What earlier machines of each pool taught; default nothing. */
   readonly leads?: ReadonlyMap<string, PoolLead>
+  /** The `tried` of the plan before; default none. */
+  readonly tried?: ReadonlySet<string>
   /** What custom schedulers said of the nodes that are there, open to others (answers.ts); default nothing. */
   readonly answers?: Answers
   readonly config: Pick<FleetConfig, 'maxBuysPerPass' | 'budgetUsdPerMonth' | 'slowBootFactor'>
@@ -69,11 +72,19 @@ export interface CapacityPlan extends Plan<CapacityAction> {
   readonly waiting: ReadonlyMap<InstanceId, MachineId>
   /** Instances that nothing is bought for, and why. */
   readonly blocked: ReadonlyMap<InstanceId, string>
+  /** What was not looked at: there was too much for one pass. */
+  readonly postponed: ReadonlySet<InstanceId>
+  /** Groups that had their turn for nothing, longest ago first, while there is more than one pass can look at. */
+  readonly tried: ReadonlySet<string>
   /** Set when only the budget stands in the way: the sentence with the sum. */
   readonly budgetReached: string | null
   /** How many instances only the budget stands in the way of. */
   readonly unaffordable: number
 }
+
+const NONE: ReadonlySet<string> = new Set()
+/** What was postponed has its turn so soon. */
+const NEXT_TURN_MS = 1_000
 
 /** Below every priority that a service can have. */
 export const GHOST_PRIORITY = -1
@@ -143,8 +154,9 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   // What must be bought.
   const room = Math.max(0, input.config.maxBuysPerPass - actions.length)
   const offered = pools.filter((pool) => isAvailable(pool, input, counts)).map((pool) => kinds.get(pool.name) as Kind)
+  const turns = takeTurns(rest, input.tried ?? NONE)
   const vain = planInVain({
-    requests: rest,
+    requests: turns.chosen,
     kinds: offered,
     pools: pools.map((pool) => pool.name),
     nodes: input.nodes,
@@ -166,7 +178,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
     factor: input.config.slowBootFactor,
     waitingOn,
     kinds: offered,
-    limits: { counts: countsAfter(counts, solution), budget: budgetBeside(budget, solution.picks), room: 1 },
+    limits: { counts: countsAfter(counts, solution.picks), budget: budgetBeside(budget, solution.picks), room: 1 },
     refusedWithout: (id) =>
       planPlacement({ requests: wanted, nodes: [...there, ...virtual.filter((node) => node.id !== id)], options: PACK, answers })
         .refusals.length,
@@ -191,10 +203,11 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
     perGroup.set(request.group, text)
     say(request, text)
   }
-  for (const request of rest) if (vain.left.has(request.id)) sayNoPool(request)
+  for (const request of turns.chosen) if (vain.left.has(request.id)) sayNoPool(request)
   reasons.push(...vainReasons(vain))
-  if (solution.left.length > 0 && solution.picks.length < room) {
-    const limits = { counts: countsAfter(counts, solution), budget: null, room }
+  const isDone = !solution.isCut && solution.picks.length < room
+  if (solution.left.length > 0 && isDone) {
+    const limits = { counts: countsAfter(counts, solution.picks), budget: null, room }
     const unlimited = cheapestPacking(solution.left, offered, limits)
     for (const { kind, requests } of unlimited.picks) {
       const text =
@@ -213,7 +226,23 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
 
   let wakeAtMs = earliest(slow.wakeAtMs, vain.wakeAtMs)
   for (const { untilMs } of input.cooling.values()) if (untilMs > input.nowMs) wakeAtMs = earliest(wakeAtMs, untilMs)
-  return { actions, reasons, wakeAtMs, waiting, blocked, budgetReached, unaffordable }
+  if (turns.postponed.size > 0) wakeAtMs = earliest(wakeAtMs, input.nowMs + NEXT_TURN_MS)
+  const tried = triedAfter(input.tried ?? NONE, turns, isDone ? [...vain.left, ...idsOf(solution.left)] : [...vain.left])
+  const { postponed } = turns
+  return { actions, reasons, wakeAtMs, waiting, blocked, budgetReached, unaffordable, postponed, tried }
+}
+
+function idsOf(requests: readonly PlacementRequest[]): readonly InstanceId[] {
+  return requests.map(({ id }) => id)
+}
+
+/** Those whose turn is still to come stay in their order, behind them come those that had theirs for nothing. */
+function triedAfter(before: ReadonlySet<string>, turns: Turns, inVain: readonly InstanceId[]): ReadonlySet<string> {
+  if (turns.postponed.size === 0) return NONE
+  const nothing = new Set(inVain)
+  const had = new Set(turns.chosen.map(({ group }) => group))
+  const next = turns.chosen.flatMap(({ id, group }) => (nothing.has(id) ? [group] : []))
+  return new Set([...[...before].filter((group) => !had.has(group)), ...next])
 }
 
 function reasonToBuy(pool: Pool, instances: readonly InstanceId[], ahead: string): string {
