@@ -198,14 +198,15 @@ export function createBuy(deps: BuyDeps): Buy {
   }
 
   const noteBudget = async (plan: CapacityPlan) => {
-    const before = budgetReached
-    budgetReached = plan.budgetReached
-    if (before !== null || budgetReached === null) return
-    const count = plan.unaffordable
-    logger.warn('budget reached, nothing is bought', { reason: budgetReached, instances: count })
-    const message = `${count} instance${count === 1 ? ' waits' : 's wait'}: ${budgetReached}`
-    const event = { actor: 'fleet', type: 'fleet.budget-reached', subject: 'fleet', message, severity: 'warning' } as const
-    await records.commit(state.change().event(event))
+    const reason = plan.budgetReached
+    if (budgetReached === null && reason !== null) {
+      const count = plan.unaffordable
+      logger.warn('budget reached, nothing is bought', { reason, instances: count })
+      const message = `${count} instance${count === 1 ? ' waits' : 's wait'}: ${reason}`
+      const event = { actor: 'fleet', type: 'fleet.budget-reached', subject: 'fleet', message, severity: 'warning' } as const
+      await records.commit(state.change().event(event))
+    }
+    budgetReached = reason
   }
 
   return {
