@@ -46,7 +46,7 @@ describe('whose turn it is to be bought for', () => {
       }),
       { maxLength: 250 },
     )
-    fc.assert(
+    void fc.assert(
       fc.property(crowds, (drawn) => {
         const all = [...new Map(drawn.map((each) => [`${each.app}/s${each.name}`, each]))].flatMap(
           ([service, { each, priority }]) => requestsOf(service, each, {}, { priority }),
