@@ -79,7 +79,7 @@ export function nodeRecordOf(
     engineLabels: request.engineLabels,
     taints: facts.pool?.taints ?? [],
     platform: request.platform,
-    runtimes: request.runtimes,
+    runtimes: [...new Set(request.runtimes)],
     capacity: believedCapacity(request.capacity, promisedCapacity(facts.machine, facts.pool)).capacity,
     pool: facts.machine?.pool ?? null,
     provider: facts.machine?.provider ?? null,

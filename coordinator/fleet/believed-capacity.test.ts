@@ -28,6 +28,19 @@ describe('what is believed of what a node says that it has', () => {
     expect(promisedCapacity(aMachineRecord(), aPool({ static: true }))).toBeNull()
   })
 
+  it('disk counts up to ten times what was ordered, slots up to 600 or what was ordered: one that claims all there is draws no more', () => {
+    expect(told({ diskBytes: 10 * PROMISED.diskBytes, slots: 600 })).toMatchObject({ difference: null })
+    expect(told({ diskBytes: 1e18, slots: 1e9 })).toEqual({
+      capacity: { ...PROMISED, diskBytes: 10 * PROMISED.diskBytes, slots: 600 },
+      difference:
+        'says that it has 931322574.62 GiB of disk, of which 1000.00 GiB of disk count and 1000000000 slots, of which 600 slots count',
+    })
+    expect(told({ diskBytes: 1, slots: 1 })).toMatchObject({ capacity: { diskBytes: 1, slots: 1 }, difference: null })
+    const dense = { ...PROMISED, slots: 2_000 }
+    expect(believedCapacity({ ...dense, slots: 1e9 }, dense).capacity.slots).toBe(2_000)
+    expect(believedCapacity({ ...PROMISED, slots: 1e9 }, null).capacity.slots).toBe(10_000)
+  })
+
   it('a pool whose size was corrected counts for the machines ordered before', () => {
     const machine = aMachineRecord({ capacity: aCapacity({ cpuMillis: 2_000 }) })
     expect(promisedCapacity(machine, aPool({ capacity: aCapacity({ cpuMillis: 4_000 }) }))?.cpuMillis).toBe(4_000)

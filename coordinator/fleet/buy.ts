@@ -14,6 +14,7 @@ import type { Refusal } from '../placement/plan-placement.ts'
 import type { SchedulerDesk } from '../schedulers/desk.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
+import type { Apart } from './apart.ts'
 import type { FleetConfig } from './config.ts'
 import { BUDGET_REASON } from './drain-reasons.ts'
 import type { FleetRecords } from './fleet-records.ts'
@@ -32,8 +33,9 @@ export interface BuyDeps {
   readonly clock: Clock
   readonly logger: Logger
   readonly config: FleetConfig
-  readonly records: Pick<FleetRecords, 'buy' | 'commit'>
+  readonly records: Pick<FleetRecords, 'alarm' | 'buy' | 'commit'>
   readonly rests: Pick<PoolRests, 'all' | 'rest'>
+  readonly apart: Pick<Apart, 'attempt' | 'isFailing'>
   /** Names of the providers that there are. */
   readonly providers: ReadonlySet<string>
   nodes(): readonly PlacementNode[]
@@ -64,6 +66,7 @@ const LONGEST_REST_MS = 2_000
 
 export function createBuy(deps: BuyDeps): Buy {
   const { state, observed, clock, logger, config, records, rests, nowMs } = deps
+  const { attempt, isFailing } = deps.apart
   const steady = { state, clock: { now: nowMs } }
   const buyHold = createBuyHold<InstanceId>(config.buyHoldMs)
   const reclaimedAtMs = new Map<string, number>()
@@ -71,6 +74,7 @@ export function createBuy(deps: BuyDeps): Buy {
   let nextPlanAtMs = 0
   let waiting: ReadonlyMap<InstanceId, MachineId> = new Map()
   let blocked: ReadonlyMap<InstanceId, string> = new Map()
+  let tried: ReadonlySet<string> = new Set()
   let budgetReached: string | null = null
   const livenessOf = (id: NodeId) => observed.node(id)?.liveness ?? 'unknown'
 
@@ -89,6 +93,7 @@ export function createBuy(deps: BuyDeps): Buy {
     })
     const isShort = trials.refused.length > 0 || ahead.length > 0
     const plan = planCapacity({
+      tried,
       refused: trials.refused,
       answers: answersAbout(trials.refused),
       nodes,
@@ -106,10 +111,13 @@ export function createBuy(deps: BuyDeps): Buy {
     const tookMs = clock.monotonicMs() - startedMs
     nextPlanAtMs = startedMs + tookMs + Math.min(LONGEST_REST_MS, REST_PER_WORK * tookMs)
     deps.note('capacity', plan.reasons)
-    blocked = trials.blocked.size === 0 ? plan.blocked : new Map([...plan.blocked, ...trials.blocked])
+    tried = plan.tried
+    const asBefore = [...blocked].filter(([instance]) => plan.postponed.has(instance))
+    blocked = new Map([...asBefore, ...plan.blocked, ...trials.blocked])
     const held = new Map(plan.waiting)
     waiting = held
-    await noteBudget(plan)
+    await attempt('alarms', () => records.alarm(plan.reasons.filter(({ code }) => code === 'bought-in-vain')))
+    await attempt('the budget', () => noteBudget(plan))
     const buys: Extract<CapacityAction, { kind: 'buy' }>[] = []
     for (const action of plan.actions) {
       if (action.kind === 'buy') {
@@ -118,9 +126,10 @@ export function createBuy(deps: BuyDeps): Buy {
         const late = action.standInFor === undefined ? undefined : state.snapshot.get('machine', action.standInFor)
         if (late) rests.rest(late.pool, `${late.id} takes too long`, config.capacityCoolDownMs)
       } else if (action.kind === 'cancel') {
-        await terminateMachine(deps, action.machineId, { reason: action.reason, by: 'fleet', nowMs: nowMs() })
+        const options = { reason: action.reason, by: 'fleet', nowMs: nowMs() }
+        await attempt(action.machineId, () => terminateMachine(deps, action.machineId, options))
       } else {
-        await reclaim(action)
+        await attempt(action.nodeId, () => reclaim(action))
       }
     }
     if (buys.length > 0) {
@@ -173,7 +182,7 @@ export function createBuy(deps: BuyDeps): Buy {
   const mayTakeBack = (id: NodeId): boolean => {
     const node = state.snapshot.get('node', id)
     const drain = node?.drain
-    if (!node || !drain) return false
+    if (!node || !drain || isFailing(id)) return false
     if (drain.by !== 'fleet' || drain.reason.startsWith(BUDGET_REASON)) return false
     const machine = node.machineId === null ? undefined : state.snapshot.get('machine', node.machineId)
     const leaves = node.availability === 'draining' || node.availability === 'drained'
@@ -189,14 +198,15 @@ export function createBuy(deps: BuyDeps): Buy {
   }
 
   const noteBudget = async (plan: CapacityPlan) => {
-    const before = budgetReached
-    budgetReached = plan.budgetReached
-    if (before !== null || budgetReached === null) return
-    const count = plan.unaffordable
-    logger.warn('budget reached, nothing is bought', { reason: budgetReached, instances: count })
-    const message = `${count} instance${count === 1 ? ' waits' : 's wait'}: ${budgetReached}`
-    const event = { actor: 'fleet', type: 'fleet.budget-reached', subject: 'fleet', message, severity: 'warning' } as const
-    await records.commit(state.change().event(event))
+    const reason = plan.budgetReached
+    if (budgetReached === null && reason !== null) {
+      const count = plan.unaffordable
+      logger.warn('budget reached, nothing is bought', { reason, instances: count })
+      const message = `${count} instance${count === 1 ? ' waits' : 's wait'}: ${reason}`
+      const event = { actor: 'fleet', type: 'fleet.budget-reached', subject: 'fleet', message, severity: 'warning' } as const
+      await records.commit(state.change().event(event))
+    }
+    budgetReached = reason
   }
 
   return {

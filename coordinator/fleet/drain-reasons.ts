@@ -5,3 +5,8 @@ export const INTERRUPTED_BY = 'cloud'
 
 /** Begins the reasons of drains for the budget's sake, which returning demand does not end. */
 export const BUDGET_REASON = 'budget:'
+
+/** Whether a person asked, through the API. */
+export function isByPerson(by: string): boolean {
+  return by.startsWith('operator:')
+}

@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { copies, endFleetBeds, fleetBed, fleetPool, moveOff, takeOver } from '../../test/builders/fleet-bed.ts'
+import { drainNode } from './node-actions.ts'
 
 const GiB = 2 ** 30
 
@@ -85,6 +86,62 @@ describe('fleet loop: draining, giving back and moving', () => {
     expect(bed.placed()).toBe(3)
     expect(bed.cloud.live()).toHaveLength(1)
     expect(await bed.events('node.interrupted')).toHaveLength(1)
+  })
+
+  it.each([60_000, 600_000, -600_000])(
+    'row 37: a wall clock that jumped by %i ms brings no interruption notice forward, and puts none off',
+    async (jumpMs) => {
+      const bed = await fleetBed([fleetPool('small')], { minNodeAgeMs: 1e9, reapIntervalMs: 10_000 })
+      await bed.ask(3)
+      await bed.clock.advance(120_000)
+      bed.clock.jumpWall(jumpMs)
+      bed.cloud.levers.listLagMs = Number.NEGATIVE_INFINITY
+      bed.cloud.interrupt(bed.cloud.live()[0]?.name ?? '', 120_000)
+      await bed.clock.advance(15_000)
+      const drain = bed.nodes()[0]?.drain
+      expect(await bed.events('fleet.notice-implausible')).toEqual([])
+      expect((drain?.deadlineAtMs ?? 0) - (drain?.startedAtMs ?? 0)).toBeGreaterThan(100_000)
+      expect((drain?.deadlineAtMs ?? 0) - (drain?.startedAtMs ?? 0)).toBeLessThanOrEqual(120_000)
+    },
+  )
+
+  it('a machine that its cloud does not delete is told of, and keeps no other from being given back', async () => {
+    const bed = await fleetBed([fleetPool('small')], { minNodeAgeMs: 60_000 })
+    await bed.ask(30)
+    await bed.clock.advance(240_000)
+    const remove = bed.cloud.delete.bind(bed.cloud)
+    const [kept] = bed.cloud.live()
+    bed.cloud.delete = async (machine, signal) => {
+      if (machine.name === kept?.name) throw new Error('OperationNotPermitted: termination protection')
+      return remove(machine, signal)
+    }
+    await bed.stopAll(27)
+    await bed.clock.advance(3 * 3_600_000)
+    expect(bed.cloud.live().map(({ name }) => name)).toContain(kept?.name)
+    expect(bed.cloud.live()).toHaveLength(2)
+    expect(await bed.events('fleet.delete-stuck')).toEqual([
+      expect.stringMatching(/^the cloud has not deleted .* in 10 min, and it is paid for still: OperationNotPermitted/),
+    ])
+  })
+
+  it('a node that a person drains keeps no other from being given back, and has room for what is on it', async () => {
+    const bed = await fleetBed([fleetPool('small')], { minNodeAgeMs: 60_000 })
+    await bed.ask(12)
+    await bed.clock.advance(240_000)
+    const nodes = bed.nodes()
+    expect(nodes).toHaveLength(4)
+    const drained = nodes.at(-1)?.id ?? ''
+    await drainNode(bed, drained, {
+      by: 'operator:ann',
+      reason: 'maintenance',
+      deleteMachine: false,
+      deadlineMs: 20 * 86_400_000,
+    })
+    // The others are empty but for the first, which has room for two more: one of the two empty ones has to stay.
+    await bed.stopAll(8)
+    await bed.ask(1)
+    await bed.clock.advance(3_600_000)
+    expect(bed.nodes().filter(({ availability }) => availability === 'active')).toHaveLength(2)
   })
 
   it('§8.3: the end of all machines at once moves what can be moved, and stops nothing that has no other place', async () => {

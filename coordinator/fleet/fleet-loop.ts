@@ -1,7 +1,7 @@
 /**
  * Buys machines for what fits nowhere, gives back what is not needed, and sees to it that nothing bought is lost. One pass:
  * compare with the clouds → drains → capacity → give back → carry out. Every decision is stored before a
- * cloud is called, so a coordinator may die between any two steps.
+ * cloud is called, so a coordinator may die between any two steps. What fails for one node or machine stays its own (apart.ts).
  *
  * Decisions use a steady time: the wall clock at the start plus monotonic time since, so that a jump of the wall clock makes no
  * machine overdue (fault row 37).
@@ -23,6 +23,7 @@ import type { SchedulerDesk } from '../schedulers/desk.ts'
 import type { Provider } from '../providers/provider.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
+import { createApart } from './apart.ts'
 import { createBuy } from './buy.ts'
 import { DEFAULT_FLEET_CONFIG, type FleetConfig } from './config.ts'
 import { createFleetRecords } from './fleet-records.ts'
@@ -36,7 +37,7 @@ import { withoutDoubtful } from './plan-trials.ts'
 import { createPoolRests } from './pool-rests.ts'
 import { planDrain } from './plan-drain.ts'
 import { leadOf, learnLeads, type PoolLead } from './plan-leads.ts'
-import { EMPTY_REAP_MEMORY, planReap, type ReapMemory } from './plan-reap.ts'
+import { EMPTY_REAP_MEMORY, planReap, type ReapAction, type ReapMemory } from './plan-reap.ts'
 import { steadyTime } from './steady-time.ts'
 
 export interface FleetLoopDeps {
@@ -80,7 +81,17 @@ export interface FleetLoop extends Loop {
 }
 
 /** What the clouds say that a person should know. */
-const ALARMS: ReadonlySet<string> = new Set(['list-distrusted', 'foreign', 'notice-implausible', 'mass-interruption'])
+const ALARMS: ReadonlySet<string> = new Set([
+  'list-distrusted',
+  'foreign',
+  'notice-implausible',
+  'mass-interruption',
+  'delete-stuck',
+])
+
+function subjectOf(action: ReapAction): string {
+  return 'machineId' in action ? action.machineId : 'nodeId' in action ? action.nodeId : action.cloud.id
+}
 
 export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const { state, observed, clock } = deps
@@ -138,7 +149,9 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const verdictsOf = (request: PlacementRequest) =>
     deps.placement.desk?.poolVerdicts({ ...request, group: request.group.replace(/^~/, '') }) ?? null
   const note = (part: string, why: readonly Reason[]) => void reasons.set(part, why)
-  const shared = { ...deps, logger, config, records, nodes: () => nodeView.nodes(), machines, pools, leads, nowMs, note }
+  const apart = createApart({ state, clock, logger })
+  const { attempt } = apart
+  const shared = { ...deps, logger, config, records, apart, nodes: () => nodeView.nodes(), machines, pools, leads, nowMs, note }
   const buy = createBuy({ ...shared, rests, providers: new Set(deps.providers.keys()), ghosts, verdictsOf })
   const giveBack = createGiveBack({
     ...shared,
@@ -154,12 +167,13 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     const wake = (atMs: number | null) => {
       wakeAtMs = earliest(wakeAtMs, atMs)
     }
-    wake(await reap())
+    wake(await attempt('what the clouds list', reap))
     await giveUpSilent()
-    wake(await drains())
-    wake(await buy.pass())
-    wake(await down())
-    await records.prune()
+    wake(await attempt('drains', drains))
+    wake(await attempt('buying', buy.pass))
+    wake(await attempt('evening out', giveBack.rebalance))
+    if (downTimer.take(nowMs())) wake(await attempt('giving back', giveBack.consolidate))
+    await attempt('old machines', records.prune)
     if (signal.aborted) return null
     rests.prune()
     wake(executor.sync())
@@ -169,6 +183,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     }
     wake(nextListAtMs)
     wake(downTimer.nextAtMs)
+    const againInMs = apart.nextInMs()
+    if (againInMs !== null) wake(nowMs() + againInMs)
     return wakeAtMs === null ? null : clock.now() + Math.max(0, wakeAtMs - nowMs())
   }
 
@@ -190,8 +206,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     )
     reapMemory = plan.memory
     if (plan.reasons.length > 0 || plan.actions.length > 0) reasons.set('reap', plan.reasons)
-    await records.alarm(plan.reasons.filter((reason) => ALARMS.has(reason.code)))
-    for (const action of plan.actions) await records.applyReap(action)
+    await attempt('alarms', () => records.alarm(plan.reasons.filter((reason) => ALARMS.has(reason.code))))
+    for (const action of plan.actions) await attempt(subjectOf(action), () => records.applyReap(action))
     return plan.wakeAtMs
   }
 
@@ -206,7 +222,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       const silentMs = clock.monotonicMs() - (observed.node(node.id)?.lastSeenMonotonicMs ?? startMonotonicMs)
       if (silentMs < config.silentNodeMs || state.snapshot.get('pool', machine.pool)?.static !== false) continue
       const reason = `its agent has been silent for ${Math.round(silentMs / 60_000)} min`
-      await drainNode(steady, node.id, { by: 'fleet', reason, deleteMachine: true, deadlineMs: config.drainDeadlineMs })
+      const options = { by: 'fleet', reason, deleteMachine: true, deadlineMs: config.drainDeadlineMs }
+      await attempt(node.id, () => drainNode(steady, node.id, options))
     }
   }
 
@@ -224,14 +241,8 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       nowMs(),
     )
     reasons.set('drain', plan.reasons)
-    for (const action of plan.actions) await records.applyDrain(action)
+    for (const action of plan.actions) await attempt(action.nodeId, () => records.applyDrain(action))
     return plan.wakeAtMs
-  }
-
-  const down = async () => {
-    let wakeAtMs = await giveBack.rebalance()
-    if (downTimer.take(nowMs())) wakeAtMs = earliest(wakeAtMs, await giveBack.consolidate())
-    return wakeAtMs
   }
 
   const noteMachine = (id: MachineId) => {

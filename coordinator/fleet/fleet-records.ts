@@ -62,6 +62,8 @@ const NAMED_PER_EVENT = 50
 const PRUNE_PER_PASS = 50
 /** An alarm that was not raised for this long has ended, and is told again when it comes back. Longer than between two lists. */
 const ALARM_ENDED_MS = 900_000
+/** The others follow with the next pass. */
+const ALARMS_PER_COMMIT = 50
 
 export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
   const { state, executor, logger, config, clusterId, nowMs } = deps
@@ -298,19 +300,20 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
 
   const alarm = async (raised: readonly Reason[]) => {
     for (const [key, atMs] of alarms) if (nowMs() - atMs > ALARM_ENDED_MS) alarms.delete(key)
-    const news: Reason[] = []
+    const news = new Map<string, Reason>()
     for (const reason of raised) {
       const key = `${reason.code}\n${reason.text}`
-      if (!alarms.has(key)) news.push(reason)
-      alarms.set(key, nowMs())
+      if (alarms.has(key)) alarms.set(key, nowMs())
+      else if (news.size < ALARMS_PER_COMMIT) news.set(key, reason)
     }
-    if (news.length === 0) return
+    if (news.size === 0) return
     const change = state.change()
-    for (const { subject, code, text } of news.slice(0, 50)) {
+    for (const { subject, code, text } of news.values()) {
       logger.warn('fleet alarm', { subject, code, text })
       change.event({ actor: 'fleet', type: `fleet.${code}`, subject, message: text, severity: 'warning' })
     }
     await commit(change)
+    for (const key of news.keys()) alarms.set(key, nowMs())
   }
 
   const commit = async (change: Change) => {

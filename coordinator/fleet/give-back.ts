@@ -16,8 +16,11 @@ import { parseInstanceId } from '../../shared/model/identity.ts'
 import type { InstanceRecord } from '../state/objects.ts'
 import { isRoutable, type Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
+import type { Apart } from './apart.ts'
 import type { FleetConfig } from './config.ts'
 import type { FleetRecords } from './fleet-records.ts'
+import { isByPerson } from './drain-reasons.ts'
+import { isDeleteStuck } from './machine-states.ts'
 import { drainNode } from './node-actions.ts'
 import { budgetOf } from './plan-budget.ts'
 import { type Hold, holdOf } from './pace.ts'
@@ -32,6 +35,7 @@ export interface GiveBackDeps {
   readonly logger: Logger
   readonly config: FleetConfig
   readonly records: Pick<FleetRecords, 'move'>
+  readonly apart: Pick<Apart, 'attempt' | 'isFailing'>
   readonly chargeOf?: ChargeOf
   readonly weights?: ScoreWeights
   nodes(): readonly PlacementNode[]
@@ -121,7 +125,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
       deps.logger.info('node is given back', { nodeId: action.nodeId, reason: action.reason })
       const { drainDeadlineMs: deadlineMs } = config
       const options = { by: 'fleet', reason: action.reason, deleteMachine: true, deadlineMs }
-      await drainNode({ state, clock: { now: nowMs } }, action.nodeId, options)
+      await deps.apart.attempt(action.nodeId, () => drainNode({ state, clock: { now: nowMs } }, action.nodeId, options))
     }
     return plan.wakeAtMs
   }
@@ -175,7 +179,6 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
 
   /** What still has to find a place because its node drains. */
   const leavingRequests = (): readonly PlacementRequest[] => {
-    if (config.maxParallelDrains === 1) return []
     const replaced = new Set<InstanceId>()
     for (const record of state.snapshot.instances().values()) if (record.replaces !== null) replaced.add(record.replaces)
     return [...state.snapshot.all('node').values()]
@@ -184,10 +187,13 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
       .filter((request) => !request.global && !replaced.has(request.id))
   }
 
+  /** What people drain is their affair, and what its cloud does not delete ends nothing here: both may last for days. */
   const leavingCount = () => {
     let count = 0
-    for (const node of state.snapshot.all('node').values()) if (node.availability === 'draining') count += 1
-    for (const machine of state.snapshot.all('machine').values()) if (machine.phase === 'terminating') count += 1
+    for (const node of state.snapshot.all('node').values())
+      if (node.availability === 'draining' && !isByPerson(node.drain?.by ?? '')) count += 1
+    for (const machine of state.snapshot.all('machine').values())
+      if (machine.phase === 'terminating' && !isDeleteStuck(machine, nowMs())) count += 1
     return count
   }
 
@@ -244,6 +250,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         )
 
   const heldOf = (node: PlacementNode, { pools, services }: Holds): string | null => {
+    if (deps.apart.isFailing(node.id)) return 'its drain could not be stored'
     const pool = node.pool === null ? undefined : pools.get(node.pool)
     if (pool !== undefined) return pool
     for (const service of node.services.keys()) {

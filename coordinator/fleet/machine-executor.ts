@@ -16,6 +16,7 @@ import { type CloudMachine, CLUSTER_TAG, MACHINE_TAG, type Provider } from '../p
 import type { State } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import { changeMachine, removeNodeOf, terminateMachine } from './machine-updates.ts'
+import { madeOf } from './plan-in-vain.ts'
 import type { PoolRests } from './pool-rests.ts'
 import type { CloudList } from './plan-reap.ts'
 
@@ -86,13 +87,6 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
     }
   }
 
-  /** Clouds announce interruptions by the wall clock; the fleet's deadlines are in steady time. */
-  const onSteadyTime = (machine: CloudMachine): CloudMachine => {
-    const { interruptionAtMs } = machine
-    if (interruptionAtMs === undefined || interruptionAtMs === null) return machine
-    return { ...machine, interruptionAtMs: interruptionAtMs - clock.now() + deps.nowMs() }
-  }
-
   const start = <K>(running: Map<K, Promise<void>>, key: K, task: () => Promise<void>) => {
     const done = task()
       .catch((error: unknown) => {
@@ -138,17 +132,17 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
           signal,
         ),
       )
-      await confirm(machine.id, cloud)
+      await confirm(machine.id, cloud, pool)
     } catch (error) {
       if (abort.signal.aborted) return
       await createFailed(machine, error)
     }
   }
 
-  const confirm = (id: MachineId, cloud: CloudMachine) =>
+  const confirm = (id: MachineId, cloud: CloudMachine, pool: Pool) =>
     changeMachine(deps, id, (machine) => {
       const booting = machine.phase === 'requested' ? { phase: 'booting' as const } : {}
-      return { ...machine, ...booting, providerId: cloud.id, lastError: null }
+      return { ...machine, ...booting, providerId: cloud.id, madeOf: madeOf(pool), lastError: null }
     })
 
   const createFailed = async (machine: MachineRecord, error: unknown) => {
@@ -192,6 +186,9 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
       if (!(error instanceof RubatoError && error.code === 'not-found')) {
         deps.logger.warn('machine could not be deleted, will repeat', { machineId: machine.id, error: messageOf(error) })
         later(machine.id, error)
+        // Once, since each failure may be worded anew.
+        if (failures.get(machine.id) === FATAL_ATTEMPTS)
+          await changeMachine(deps, machine.id, (current) => ({ ...current, lastError: messageOf(error).slice(0, 500) }))
         return
       }
       await changeMachine(
@@ -252,7 +249,7 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
         if (listing.has(name)) continue
         start(listing, name, async () => {
           const list = await call(`list at ${name}`, (signal) => provider.list({ [CLUSTER_TAG]: deps.clusterId() }, signal))
-          lists.set(name, { provider: name, complete: list.complete, machines: list.machines.map(onSteadyTime) })
+          lists.set(name, { provider: name, complete: list.complete, machines: list.machines })
         })
       }
     },

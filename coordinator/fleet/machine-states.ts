@@ -33,3 +33,11 @@ export function isAlive(machine: MachineRecord): boolean {
 export function mayExist(machine: MachineRecord): boolean {
   return machine.phase !== 'gone' && machine.phase !== 'lost'
 }
+
+/** Clouds take a minute or two. */
+export const DELETE_STUCK_MS = 600_000
+
+/** Ordered to be deleted so long ago that its cloud seems not to do it. Nothing waits for it any more; it is still asked. */
+export function isDeleteStuck(machine: MachineRecord, nowMs: number): boolean {
+  return machine.phase === 'terminating' && nowMs - (machine.terminatingAtMs ?? nowMs) > DELETE_STUCK_MS
+}

@@ -5,6 +5,7 @@ import type { MachineId } from '../../shared/model/identity.ts'
 import type { MachineRecord, NodeRecord } from '../../shared/model/node.ts'
 import type { Change, Snapshot, State } from '../state/state.ts'
 import { mayBecome } from './machine-states.ts'
+import { offeredBy } from './plan-in-vain.ts'
 
 const ATTEMPTS = 6
 const RETRY_MS = 20
@@ -22,7 +23,8 @@ export async function changeMachine(
 ): Promise<MachineRecord | null> {
   for (let attempt = 1; ; attempt += 1) {
     const before = deps.state.snapshot.get('machine', id)
-    const after = before ? edit(before) : null
+    const edited = before ? edit(before) : null
+    const after = edited && withOffer(edited, deps.state.snapshot)
     if (!before || !after || (after.phase !== before.phase && !mayBecome(before.phase, after.phase))) return null
     const change = deps.state.change().put('machine', id, after)
     also?.(change, after)
@@ -32,6 +34,13 @@ export async function changeMachine(
       throw new RetryableError(`machine ${id} could not be stored: ${outcome.kind}: ${outcome.detail}`)
     await sleep(deps.clock, RETRY_MS * attempt)
   }
+}
+
+/** Of one that ends, with what its node turned out to be: the node's record goes with it. */
+export function withOffer(machine: MachineRecord, snapshot: Snapshot): MachineRecord {
+  const ends = machine.phase === 'terminating' || machine.phase === 'lost'
+  const node = ends && machine.offered === undefined ? nodeOfMachine(snapshot, machine) : undefined
+  return node ? { ...machine, offered: offeredBy(node) } : machine
 }
 
 /** The node that joined from the machine. */

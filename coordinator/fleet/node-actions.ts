@@ -7,6 +7,7 @@ import { drainWaits, drainWaitsText } from '../services/drain-waits.ts'
 import type { State } from '../state/state.ts'
 import { INTERRUPTED_BY } from './drain-reasons.ts'
 import { mayBecome } from './machine-states.ts'
+import { withOffer } from './machine-updates.ts'
 
 export interface NodeActionDeps {
   readonly state: State
@@ -128,7 +129,11 @@ export async function removeNode(
   const machine = node.machineId === null ? undefined : state.snapshot.get('machine', node.machineId)
   const isStatic = machine !== undefined && state.snapshot.get('pool', machine.pool)?.static === true
   if (machine && !isStatic && mayBecome(machine.phase, 'terminating'))
-    change.put('machine', machine.id, { ...machine, nodeId, phase: 'terminating', terminatingAtMs: clock.now() })
+    change.put(
+      'machine',
+      machine.id,
+      withOffer({ ...machine, nodeId, phase: 'terminating', terminatingAtMs: clock.now() }, state.snapshot),
+    )
   change.event({
     actor: options.by,
     type: 'node.removed',

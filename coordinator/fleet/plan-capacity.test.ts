@@ -112,6 +112,27 @@ describe('capacity', () => {
     }
   })
 
+  it('a crowd that nothing can be bought for, however important, hides nobody: each has its turn', () => {
+    const crowd = Array.from({ length: 250 }, (_, index) => {
+      const [request] = requests(`evil/s${index}`, 1, 10_000) as [PlacementRequest]
+      return { ...request, rules: { ...request.rules, priority: 50 } }
+    })
+    const refused = [...crowd, ...requests('good/web', 1, 100)]
+    const blocked = new Set<string>()
+    let tried: ReadonlySet<string> = new Set()
+    const bought: string[] = []
+    for (let pass = 0; pass < 4; pass += 1) {
+      const result = plan({ refused, pools: [pool('a', 300, 0.1)], tried })
+      tried = result.tried
+      for (const id of result.blocked.keys()) blocked.add(id)
+      bought.push(...result.actions.flatMap((action) => (action.kind === 'buy' ? action.instances : [])))
+      expect(result.postponed.size).toBe(151)
+      expect(result.wakeAtMs).toBe(NOW + 1_000)
+    }
+    expect(new Set(bought)).toEqual(new Set(['good/web/1/1']))
+    expect(blocked.size).toBe(250)
+  })
+
   it('safety: within every maximum and the budget, and what is bought holds all that it is bought for', () => {
     const poolArb = fc.record({
       memory: fc.integer({ min: 50, max: 500 }),

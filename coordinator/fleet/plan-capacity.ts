@@ -15,10 +15,12 @@ import { planPlacement } from '../placement/plan-placement.ts'
 import type { FleetConfig } from './config.ts'
 import { isAlive, isComing, mayExist } from './machine-states.ts'
 import { budgetOf, type BudgetState, poolBudgetOf } from './plan-budget.ts'
+import { type InVainPlan, planInVain } from './plan-in-vain.ts'
 import { kindsOf } from './plan-kinds.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { type Budgets, cheapestPacking, countsAfter, type Kind, PACK } from './plan-packing.ts'
 import { planStandIns } from './plan-stand-ins.ts'
+import { takeTurns, type Turns } from './plan-turns.ts'
 
 export type CapacityAction =
   | { readonly kind: 'reclaim'; readonly nodeId: NodeId; readonly instances: readonly InstanceId[] }
@@ -57,6 +59,8 @@ export interface CapacityInput {
   readonly providers: ReadonlySet<string>
   /** What earlier machines of each pool taught; default nothing. */
   readonly leads?: ReadonlyMap<string, PoolLead>
+  /** The `tried` of the plan before; default none. */
+  readonly tried?: ReadonlySet<string>
   /** What custom schedulers said of the nodes that are there, open to others (answers.ts); default nothing. */
   readonly answers?: Answers
   readonly config: Pick<FleetConfig, 'maxBuysPerPass' | 'budgetUsdPerMonth' | 'slowBootFactor'>
@@ -68,11 +72,19 @@ export interface CapacityPlan extends Plan<CapacityAction> {
   readonly waiting: ReadonlyMap<InstanceId, MachineId>
   /** Instances that nothing is bought for, and why. */
   readonly blocked: ReadonlyMap<InstanceId, string>
+  /** What was not looked at: there was too much for one pass. */
+  readonly postponed: ReadonlySet<InstanceId>
+  /** Groups that had their turn for nothing, longest ago first, while there is more than one pass can look at. */
+  readonly tried: ReadonlySet<string>
   /** Set when only the budget stands in the way: the sentence with the sum. */
   readonly budgetReached: string | null
   /** How many instances only the budget stands in the way of. */
   readonly unaffordable: number
 }
+
+const NONE: ReadonlySet<string> = new Set()
+/** What was postponed has its turn so soon. */
+const NEXT_TURN_MS = 1_000
 
 /** Below every priority that a service can have. */
 export const GHOST_PRIORITY = -1
@@ -142,7 +154,16 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   // What must be bought.
   const room = Math.max(0, input.config.maxBuysPerPass - actions.length)
   const offered = pools.filter((pool) => isAvailable(pool, input, counts)).map((pool) => kinds.get(pool.name) as Kind)
-  const solution = cheapestPacking(rest, offered, { counts, budget, room })
+  const turns = takeTurns(rest, input.tried ?? NONE)
+  const vain = planInVain({
+    requests: turns.chosen,
+    kinds: offered,
+    pools: pools.map((pool) => pool.name),
+    nodes: input.nodes,
+    machines: input.machines,
+    nowMs: input.nowMs,
+  })
+  const solution = cheapestPacking(vain.wanted, offered, { counts, budget, room })
   for (const { kind, requests } of solution.picks) {
     const instances = requests.flatMap((request) => (ghosts.has(request.id) ? [] : [request.id]))
     const reason = reasonToBuy(kind.pool, instances, ghosts.get(requests[0]?.id ?? '') ?? '')
@@ -157,7 +178,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
     factor: input.config.slowBootFactor,
     waitingOn,
     kinds: offered,
-    limits: { counts: countsAfter(counts, solution), budget: budgetBeside(budget, solution.picks), room: 1 },
+    limits: { counts: countsAfter(counts, solution.picks), budget: budgetBeside(budget, solution.picks), room: 1 },
     refusedWithout: (id) =>
       planPlacement({ requests: wanted, nodes: [...there, ...virtual.filter((node) => node.id !== id)], options: PACK, answers })
         .refusals.length,
@@ -170,15 +191,24 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   // What is left, and why.
   let budgetReached: string | null = null
   let unaffordable = 0
-  if (solution.left.length > 0 && solution.picks.length < room) {
-    const limits = { counts: countsAfter(counts, solution), budget: null, room }
+  const say = (request: PlacementRequest, text: string) => {
+    const why = ghosts.get(request.id)
+    if (why === undefined) blocked.set(request.id, text)
+    else if (!reasons.some((reason) => reason.code === 'no-room-ahead' && reason.text.includes(why)))
+      reasons.push({ subject: request.service, code: 'no-room-ahead', text: `no room for ${why}: ${text}` })
+  }
+  const perGroup = new Map<string, string>()
+  const sayNoPool = (request: PlacementRequest) => {
+    const text = perGroup.get(request.group) ?? noPoolFits(request, pools, kinds, counts, vain, input)
+    perGroup.set(request.group, text)
+    say(request, text)
+  }
+  for (const request of turns.chosen) if (vain.left.has(request.id)) sayNoPool(request)
+  reasons.push(...vainReasons(vain))
+  const isDone = !solution.isCut && solution.picks.length < room
+  if (solution.left.length > 0 && isDone) {
+    const limits = { counts: countsAfter(counts, solution.picks), budget: null, room }
     const unlimited = cheapestPacking(solution.left, offered, limits)
-    const say = (request: PlacementRequest, text: string) => {
-      const why = ghosts.get(request.id)
-      if (why === undefined) blocked.set(request.id, text)
-      else if (!reasons.some((reason) => reason.code === 'no-room-ahead' && reason.text.includes(why)))
-        reasons.push({ subject: request.service, code: 'no-room-ahead', text: `no room for ${why}: ${text}` })
-    }
     for (const { kind, requests } of unlimited.picks) {
       const text =
         budget.refusal(
@@ -190,18 +220,29 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
       if (real.length > 0) budgetReached ??= text
       for (const request of requests) say(request, text)
     }
-    const perGroup = new Map<string, string>()
-    for (const request of unlimited.left) {
-      const text = perGroup.get(request.group) ?? noPoolFits(request, pools, kinds, counts, input)
-      perGroup.set(request.group, text)
-      say(request, text)
-    }
+    for (const request of unlimited.left) sayNoPool(request)
   }
   for (const [subject, text] of blocked) reasons.push({ subject, code: 'not-bought', text })
 
-  let wakeAtMs = slow.wakeAtMs
+  let wakeAtMs = earliest(slow.wakeAtMs, vain.wakeAtMs)
   for (const { untilMs } of input.cooling.values()) if (untilMs > input.nowMs) wakeAtMs = earliest(wakeAtMs, untilMs)
-  return { actions, reasons, wakeAtMs, waiting, blocked, budgetReached, unaffordable }
+  if (turns.postponed.size > 0) wakeAtMs = earliest(wakeAtMs, input.nowMs + NEXT_TURN_MS)
+  const tried = triedAfter(input.tried ?? NONE, turns, isDone ? [...vain.left, ...idsOf(solution.left)] : [...vain.left])
+  const { postponed } = turns
+  return { actions, reasons, wakeAtMs, waiting, blocked, budgetReached, unaffordable, postponed, tried }
+}
+
+function idsOf(requests: readonly PlacementRequest[]): readonly InstanceId[] {
+  return requests.map(({ id }) => id)
+}
+
+/** Those whose turn is still to come stay in their order, behind them come those that had theirs for nothing. */
+function triedAfter(before: ReadonlySet<string>, turns: Turns, inVain: readonly InstanceId[]): ReadonlySet<string> {
+  if (turns.postponed.size === 0) return NONE
+  const nothing = new Set(inVain)
+  const had = new Set(turns.chosen.map(({ group }) => group))
+  const next = turns.chosen.flatMap(({ id, group }) => (nothing.has(id) ? [group] : []))
+  return new Set([...[...before].filter((group) => !had.has(group)), ...next])
 }
 
 function reasonToBuy(pool: Pool, instances: readonly InstanceId[], ahead: string): string {
@@ -274,10 +315,14 @@ function noPoolFits(
   pools: readonly Pool[],
   kinds: ReadonlyMap<string, Kind>,
   counts: ReadonlyMap<string, number>,
+  vain: InVainPlan,
   input: CapacityInput,
 ): string {
   if (pools.length === 0) return 'no pool is defined to buy machines from'
+  const inVain = vain.inVain.get(request.group)
   const texts = pools.map((pool) => {
+    const pause = inVain?.get(pool.name)
+    if (pause) return `${pool.name}: ${pause.text}`
     const kind = kinds.get(pool.name) as Kind
     const refusal = planPlacement({ requests: [request], nodes: [kind.node], options: PACK }).refusals[0]
     const text = refusal
@@ -286,6 +331,16 @@ function noPoolFits(
     return `${pool.name}: ${text ?? 'cannot hold all of them'}`
   })
   return `no pool fits, ${texts.join('; ')}`
+}
+
+/** One per pool and group, the same as long as it lasts: people are told once. */
+function vainReasons({ inVain }: InVainPlan): readonly Reason[] {
+  return [...inVain].flatMap(([group, pools]) =>
+    [...pools].flatMap(([pool, { state, text }]) => {
+      const reason = { subject: pool, code: 'bought-in-vain', text: `pool ${pool} for ${group.split('@')[0]}: ${text}` }
+      return state === 'paused' ? [reason] : []
+    }),
+  )
 }
 
 function summary(instances: readonly InstanceId[]): string {

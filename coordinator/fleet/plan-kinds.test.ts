@@ -33,6 +33,14 @@ describe('what a new machine of a pool will be', () => {
     expect(kindOf(joined, grown, machines).capacity).toEqual(grown.capacity)
   })
 
+  it('a pool whose size was corrected to what its machines are is taken at its word', () => {
+    const corrected = aPool({ capacity: { ...POOL.capacity, memoryBytes: 15 * 2 ** 30 } })
+    const ids = ['a', 'b', 'c']
+    const machines = ids.map((id) => aMachineRecord({ id: `m-${id}`, nodeId: id, capacity: POOL.capacity }))
+    const joined = ids.map((id) => node(id, { capacity: corrected.capacity }))
+    expect(kindOf(joined, corrected, machines).capacity).toEqual(corrected.capacity)
+  })
+
   it('safety: whatever one node says of itself, a pool with two honest ones is what it was, and a pool of its own is bought from', async () => {
     const claim = fc.record({
       capacity: fc.record({

@@ -30,12 +30,15 @@ export function kindsOf(
   return new Map(pools.map((pool) => [pool.name, kindOf(pool, byPool.get(pool.name) ?? [], ordered)]))
 }
 
+/** What part of its promise a machine keeps: of the order, or of what its pool says by now if that is less. At most 1. */
+export function offeredShare(offered: Capacity, ordered: Capacity, pool: Pool, key: keyof Capacity): number {
+  const promised = Math.min(ordered[key], pool.capacity[key])
+  return promised > 0 ? Math.min(1, offered[key] / promised) : 1
+}
+
 function kindOf(pool: Pool, joined: readonly PlacementNode[], ordered: ReadonlyMap<NodeId, Capacity>): Kind {
   const kept = (key: keyof Capacity) => {
-    const shares = joined.map(({ id, capacity }) => {
-      const promised = (ordered.get(id) ?? pool.capacity)[key]
-      return promised > 0 ? Math.min(1, capacity[key] / promised) : 1
-    })
+    const shares = joined.map(({ id, capacity }) => offeredShare(capacity, ordered.get(id) ?? pool.capacity, pool, key))
     return pool.capacity[key] * middleOf(shares)
   }
   const platform = pool.settings.platform

@@ -135,6 +135,34 @@ describe('the cheapest set of machines', () => {
     expect(cheapestPacking(requests('s/a', 100, 5, 5), kinds, { ...NO_LIMITS, room: 1 }).picks).toHaveLength(1)
   })
 
+  it('where every machine would be another mix it stops in time, with what it has chosen so far being full, and goes on when asked again', () => {
+    const kinds = [kind('small', 4_000, 16_384, 1), kind('large', 8_000, 32_768, 2.02), kind('huge', 16_000, 65_536, 4.1)]
+    let wanted = Array.from({ length: 100 }, (_, index) =>
+      requests(`s/g${index}`, 20, 50 + (index % 97), 64 + (index % 89)),
+    ).flat()
+    let offered = 0
+    const counting = kinds.map(({ pool, node }) => ({
+      pool,
+      node: {
+        ...node,
+        // Asked once for each plan over the node.
+        get closed() {
+          offered += 1
+          return null
+        },
+      },
+    }))
+    for (let pass = 1; wanted.length > 0; pass += 1) {
+      offered = 0
+      const packing = cheapestPacking(wanted, counting, NO_LIMITS)
+      expect(packing.isCut || packing.left.length === 0).toBe(true)
+      expect(offered).toBeLessThanOrEqual(300)
+      for (const { requests: held } of packing.isCut ? packing.picks : []) expect(held.length).toBeGreaterThan(30)
+      expect(pass).toBeLessThan(20)
+      wanted = [...packing.left]
+    }
+  })
+
   it('its work does not grow with the number of like instances: 20,000 of three kinds over eight pools', () => {
     const kinds = Array.from({ length: 8 }, (_, index) => kind(`k${index}`, 4000 + index * 1000, 8192, 4 + index, 10_000))
     const wanted = [

@@ -3,7 +3,8 @@
  *
  * Instances of a group are alike, so a machine is only ever offered as many of a group as could fit it, and a machine that was
  * chosen is chosen again, unasked, as long as nothing that the choice depended on has changed: the cost grows with pools ×
- * kinds of instances × different machines chosen, not with the number of instances × machines.
+ * kinds of instances × different machines chosen, not with the number of instances × machines. Where that is too much for one pass
+ * (a hundred kinds, none of them many), fewer machines are chosen, and the next pass goes on.
  */
 import { compare } from '../../shared/compare.ts'
 import type { Pool } from '../../shared/model/node.ts'
@@ -29,6 +30,8 @@ export interface Purchase {
 export interface Packing {
   readonly picks: readonly Purchase[]
   readonly left: readonly PlacementRequest[]
+  /** More could be chosen for what is left: the work of one pass was done before. */
+  readonly isCut: boolean
 }
 
 export interface Budgets {
@@ -48,6 +51,19 @@ export interface PackingLimits {
 /** Machines are packed full when they are bought, whatever strategy later spreads instances over them. */
 export const PACK: PlacementOptions = { ...DEFAULT_PLACEMENT_OPTIONS, forceStrategy: 'binpack' }
 
+/**
+ * Groups offered to a machine, in all, each some 50 µs of the coordinator's one thread: for the first packing, for all that prefer a pool,
+ * and for each packing's exchanges. Fifty machines, no two alike, of three pools for a dozen groups are within them.
+ */
+const GREEDY_WORK = 4_000
+const PREFERRED_WORK = 3_000
+const EXCHANGE_WORK = 2_000
+
+/** Counts down what may still be done. */
+interface Work {
+  left: number
+}
+
 /** Pairs of machines beyond this are not tried to be merged into one: bounds the last step. */
 const MERGE_LIMIT = 24
 
@@ -57,19 +73,29 @@ const MERGE_LIMIT = 24
  * order of `kinds` (fault row 11: a stable choice). Not always the optimum, which is NP-hard; plan-packing.test.ts says how far off.
  */
 export function cheapestPacking(requests: readonly PlacementRequest[], kinds: readonly Kind[], limits: PackingLimits): Packing {
-  let best: Packing = { picks: [], left: requests }
-  if (requests.length === 0 || kinds.length === 0 || limits.room <= 0) return best
-  for (const preferred of [null, ...kinds]) {
-    const packing = merged(rightSized(greedy(requests, kinds, limits, preferred), kinds, limits), kinds, limits)
-    if (isBetter(packing, best)) best = packing
+  if (requests.length === 0 || kinds.length === 0 || limits.room <= 0) return { picks: [], left: requests, isCut: false }
+  const improved = (packing: Packing) => {
+    const work = { left: EXCHANGE_WORK }
+    return merged(rightSized(packing, kinds, limits, work), kinds, limits, work)
+  }
+  const first = greedy(requests, kinds, limits, null, { left: GREEDY_WORK })
+  let best = improved(first)
+  if (first.isCut) return best
+  const work = { left: PREFERRED_WORK }
+  for (const preferred of kinds) {
+    const packing = greedy(requests, kinds, limits, preferred, work)
+    // What was cut held less for want of time, which says nothing of its price.
+    if (packing.isCut) break
+    const candidate = improved(packing)
+    if (isBetter(candidate, best)) best = candidate
   }
   return best
 }
 
-/** Machines by pool once those of the packing are bought too. */
-export function countsAfter(counts: ReadonlyMap<string, number>, packing: Packing): Map<string, number> {
+/** Machines by pool once those are bought too. */
+export function countsAfter(counts: ReadonlyMap<string, number>, picks: readonly Purchase[]): Map<string, number> {
   const after = new Map(counts)
-  for (const { kind } of packing.picks) after.set(kind.pool.name, (after.get(kind.pool.name) ?? 0) + 1)
+  for (const { kind } of picks) after.set(kind.pool.name, (after.get(kind.pool.name) ?? 0) + 1)
   return after
 }
 
@@ -95,6 +121,7 @@ function greedy(
   kinds: readonly Kind[],
   limits: PackingLimits,
   preferred: Kind | null,
+  work: Work,
 ): Packing {
   const heaps = heapsOf(requests)
   const picks: Purchase[] = []
@@ -107,17 +134,23 @@ function greedy(
     for (const request of pick.requests) (heaps.get(request.group) as Heap).taken += 1
   }
   const mayAdd = ({ pool }: Kind) => (counts.get(pool.name) ?? 0) < pool.max && !limits.budget?.refusal(pool, spent)
+  let isCut = false
   while (picks.length < limits.room) {
+    if (work.left <= 0) {
+      isCut = true
+      break
+    }
     let choice: { kind: Kind; requests: readonly PlacementRequest[]; ratio: number; work: number } | null = null
     const open = kinds.filter(mayAdd)
     const tried = preferred && open.includes(preferred) ? [preferred, ...open.filter((kind) => kind !== preferred)] : open
     for (const kind of tried) {
-      const { held, work } = holdsOf(kind, heaps)
-      if (held.length === 0) continue
-      const ratio = kind.pool.priceUsdPerHour / work
-      if (choice === null || ratio < choice.ratio - 1e-12 || (Math.abs(ratio - choice.ratio) <= 1e-12 && work > choice.work))
-        choice = { kind, requests: held, ratio, work }
-      if (kind === preferred) break
+      const content = holdsOf(kind, heaps, work)
+      if (content.held.length === 0) continue
+      const ratio = kind.pool.priceUsdPerHour / content.work
+      const isEqual = choice !== null && Math.abs(ratio - choice.ratio) <= 1e-12
+      if (choice === null || ratio < choice.ratio - 1e-12 || (isEqual && content.work > choice.work))
+        choice = { kind, requests: content.held, ratio, work: content.work }
+      if (kind === preferred || work.left <= 0) break
     }
     if (!choice) break
     const { kind } = choice
@@ -126,7 +159,8 @@ function greedy(
     for (let again = 0; again < times && picks.length < limits.room && mayAdd(kind); again += 1)
       add({ kind, requests: nextLike(choice.requests, heaps) })
   }
-  return { picks, left: [...heaps.values()].flatMap(({ members, taken }) => members.slice(taken)) }
+  const left = [...heaps.values()].flatMap(({ members, taken }) => members.slice(taken))
+  return { picks, left, isCut: isCut && left.length > 0 }
 }
 
 function heapsOf(requests: readonly PlacementRequest[]): Map<string, Heap> {
@@ -151,12 +185,13 @@ interface Content {
  * waits, whichever is more work. The mix wins where some need CPU and others memory: large ones first would fill one of the two
  * and leave the other empty.
  */
-function holdsOf(kind: Kind, heaps: ReadonlyMap<string, Heap>): Content {
+function holdsOf(kind: Kind, heaps: ReadonlyMap<string, Heap>, work: Work): Content {
   const waiting = [...heaps.values()].filter(({ members, taken }) => taken < members.length)
   const first = ({ members, taken }: Heap) => members[taken] as PlacementRequest
   const pack = (countOf: (heap: Heap) => number): Content => {
     const offered = waiting.flatMap((heap) => heap.members.slice(heap.taken, heap.taken + countOf(heap)))
     if (offered.length === 0) return { held: [], work: 0 }
+    work.left -= waiting.length
     const plan = planPlacement({ requests: offered, nodes: [kind.node], options: PACK })
     const held = plan.assignments.map(({ request }) => request)
     return { held, work: workOf(held) }
@@ -207,8 +242,8 @@ function nextLike(pattern: readonly PlacementRequest[], heaps: ReadonlyMap<strin
 }
 
 /** Each machine becomes the cheapest kind that still holds what was packed onto it: the last one is seldom full. */
-function rightSized(packing: Packing, kinds: readonly Kind[], limits: PackingLimits): Packing {
-  const counts = countsAfter(limits.counts, packing)
+function rightSized(packing: Packing, kinds: readonly Kind[], limits: PackingLimits, work: Work): Packing {
+  const counts = countsAfter(limits.counts, packing.picks)
   const byPrice = [...kinds].sort(byPriceThenName)
   const chosen = packing.picks.map((pick) => pick.kind.pool)
   const seen = new Map<string, Kind>()
@@ -221,7 +256,7 @@ function rightSized(packing: Packing, kinds: readonly Kind[], limits: PackingLim
       // A cheaper machine may still be out of reach of its own pool's budget.
       const others = chosen.filter((_, other) => other !== index)
       if (limits.budget?.refusal(kind.pool, others)) continue
-      if (!known && !holdsAll(kind, pick.requests)) continue
+      if (!known && !holdsAll(kind, pick.requests, work)) continue
       move(counts, pick.kind, kind)
       chosen[index] = kind.pool
       seen.set(key, kind)
@@ -230,11 +265,11 @@ function rightSized(packing: Packing, kinds: readonly Kind[], limits: PackingLim
     if (!known) seen.set(key, pick.kind)
     return pick
   })
-  return { picks, left: packing.left }
+  return { ...packing, picks }
 }
 
 /** Two machines become one where that is cheaper. */
-function merged(packing: Packing, kinds: readonly Kind[], limits: PackingLimits): Packing {
+function merged(packing: Packing, kinds: readonly Kind[], limits: PackingLimits, work: Work): Packing {
   const picks = [...packing.picks]
   if (picks.length > MERGE_LIMIT) return packing
   const byPrice = [...kinds].sort(byPriceThenName)
@@ -243,7 +278,7 @@ function merged(packing: Packing, kinds: readonly Kind[], limits: PackingLimits)
       const [one, two] = [picks[a] as Purchase, picks[b] as Purchase]
       const price = one.kind.pool.priceUsdPerHour + two.kind.pool.priceUsdPerHour
       const others = picks.filter((_, index) => index !== a && index !== b)
-      const counts = countsAfter(limits.counts, { picks: others, left: [] })
+      const counts = countsAfter(limits.counts, others)
       const requests = [...one.requests, ...two.requests]
       const kind = byPrice.find(
         ({ pool, node }) =>
@@ -253,17 +288,22 @@ function merged(packing: Packing, kinds: readonly Kind[], limits: PackingLimits)
             pool,
             others.map((other) => other.kind.pool),
           ) &&
-          holdsAll({ pool, node }, requests),
+          holdsAll({ pool, node }, requests, work),
       )
       if (!kind) continue
       picks[a] = { kind, requests }
       picks.splice(b, 1)
       b = a
     }
-  return { picks, left: packing.left }
+  return { ...packing, picks }
 }
 
-function holdsAll(kind: Kind, requests: readonly PlacementRequest[]): boolean {
+/** False too when there is no more time to find out. */
+function holdsAll(kind: Kind, requests: readonly PlacementRequest[], work: Work): boolean {
+  if (work.left <= 0 || requests.length > kind.node.free.slots) return false
+  for (const key of ['cpuMillis', 'memoryBytes', 'diskBytes'] as const)
+    if (requests.reduce((sum, { charge }) => sum + charge[key], 0) > kind.node.free[key] * (1 + 1e-9)) return false
+  work.left -= new Set(requests.map(({ group }) => group)).size
   return planPlacement({ requests, nodes: [kind.node], options: PACK }).refusals.length === 0
 }
 

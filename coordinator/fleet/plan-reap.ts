@@ -8,7 +8,7 @@ import type { Liveness, MachineRecord, NodeRecord } from '../../shared/model/nod
 import { earliest, type Plan, type Reason } from '../../shared/plan.ts'
 import type { CloudMachine } from '../providers/provider.ts'
 import type { FleetConfig } from './config.ts'
-import { isComing, mayExist } from './machine-states.ts'
+import { DELETE_STUCK_MS, isComing, isDeleteStuck, mayExist } from './machine-states.ts'
 import { type Announcement, type Interruption, noticesOf } from './plan-notices.ts'
 
 export interface CloudList {
@@ -87,6 +87,13 @@ export function planReap(
     overdue.add(machine.id)
     const reason = `never joined in ${Math.round(config.joinDeadlineMs / 1000)} s${machine.lastError ? ` (${machine.lastError})` : ''}`
     actions.push({ kind: 'terminate', machineId: machine.id, reason, poolRests: true })
+  }
+
+  for (const machine of sorted) {
+    if (!isDeleteStuck(machine, nowMs)) continue
+    const why = machine.lastError === null ? '' : `: ${machine.lastError}`
+    const text = `the cloud has not deleted ${machine.name} in ${DELETE_STUCK_MS / 60_000} min, and it is paid for still${why}`
+    reasons.push({ subject: machine.id, code: 'delete-stuck', text })
   }
 
   for (const list of input.lists) {

@@ -1,4 +1,9 @@
-/** Takes what agents say of their nodes over into the nodes' records, as far as it is believed, beside everything else. */
+/**
+ * Takes what agents say of their nodes over into the nodes' records, as far as it is believed, beside everything else. One write per node
+ * at a time, of what was said last; of a node that is not as it was ordered people are told once an hour, however often it changes
+ * its story: an agent must not push everything else out of the audit trail.
+ */
+import type { Clock } from '../../shared/clock.ts'
 import { messageOf } from '../../shared/errors.ts'
 import type { Logger } from '../../shared/logger.ts'
 import type { NodeId } from '../../shared/model/identity.ts'
@@ -17,22 +22,28 @@ export interface FactsKeeper {
 }
 
 const MAX_ATTEMPTS = 5
+const TELL_AGAIN_MS = 3_600_000
 
 export function createFactsKeeper(deps: {
   readonly state: State
+  readonly clock: Clock
   readonly logger: Logger
   readonly audit: Pick<AuditQueue, 'add'>
 }): FactsKeeper {
-  const { state, logger, audit } = deps
+  const { state, clock, logger, audit } = deps
   const { snapshot } = state
-  const inFlight = new Set<Promise<void>>()
-  /** What was said last of how a node differs from what was ordered. */
-  const told = new Map<NodeId, string>()
+  const inFlight = new Map<NodeId, Promise<void>>()
+  /** Said while an earlier frame of the node is being written. */
+  const next = new Map<NodeId, HelloFrame>()
+  /** What was told last of how a node differs from what was ordered (null once it did not), and when: monotonic. */
+  const told = new Map<NodeId, { readonly difference: string | null; readonly atMs: number }>()
 
   const tellDifference = (nodeId: NodeId, difference: string | null) => {
-    if (difference === null) told.delete(nodeId)
-    if (difference === null || told.get(nodeId) === difference) return
-    told.set(nodeId, difference)
+    const last = told.get(nodeId)
+    const atMs = clock.monotonicMs()
+    if (difference === null && last) told.set(nodeId, { ...last, difference: null })
+    if (difference === null || difference === last?.difference || (last && atMs - last.atMs < TELL_AGAIN_MS)) return
+    told.set(nodeId, { difference, atMs })
     logger.warn('a node is not as it was ordered', { nodeId, difference })
     audit.add({
       actor: `node:${nodeId}`,
@@ -51,26 +62,33 @@ export function createFactsKeeper(deps: {
       const machine = record.machineId === null ? undefined : snapshot.get('machine', record.machineId)
       const { capacity, difference } = believedCapacity(frame.capacity, promisedCapacity(machine, pool))
       tellDifference(nodeId, difference)
-      const next = withFacts(record, { ...frame, capacity }, pool?.labels ?? {})
-      if (next === record) return
-      const outcome = await state.commit(state.change().put('node', nodeId, next))
+      const after = withFacts(record, { ...frame, capacity }, pool?.labels ?? {})
+      if (after === record) return
+      const outcome = await state.commit(state.change().put('node', nodeId, after))
       if (outcome.kind === 'committed') return
       if (outcome.kind !== 'conflict') throw new Error(`${outcome.kind}: ${outcome.detail}`)
     }
     logger.warn("a node's facts were changed by others all the time", { nodeId })
   }
 
-  return {
-    keep(nodeId, frame) {
-      const kept = store(nodeId, frame).catch((error: unknown) => {
+  const storeAll = async (nodeId: NodeId, first: HelloFrame) => {
+    for (let frame: HelloFrame | undefined = first; frame !== undefined; frame = next.get(nodeId)) {
+      next.delete(nodeId)
+      await store(nodeId, frame).catch((error: unknown) => {
         logger.error("a node's facts could not be kept", { nodeId, error: messageOf(error) })
       })
-      inFlight.add(kept)
-      void kept.finally(() => inFlight.delete(kept))
+    }
+    inFlight.delete(nodeId)
+  }
+
+  return {
+    keep(nodeId, frame) {
+      if (inFlight.has(nodeId)) next.set(nodeId, frame)
+      else inFlight.set(nodeId, storeAll(nodeId, frame))
     },
     forget: (nodeId) => void told.delete(nodeId),
     async idle() {
-      await Promise.all([...inFlight])
+      await Promise.all(inFlight.values())
     },
   }
 }

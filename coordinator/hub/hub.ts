@@ -98,7 +98,7 @@ export function createHub(deps: HubDeps): Hub {
   const counts = { ignoredStatuses: 0, forged: 0, resyncs: 0 }
   const changedLoads = new Map<string, Map<InstanceId, number>>()
   const audit = createAuditQueue(state, logger)
-  const facts = createFactsKeeper({ state, logger, audit })
+  const facts = createFactsKeeper({ state, clock, logger, audit })
   let running = false
   let flushTimer: Timer | null = null
   let tickTimer: Timer | null = null

@@ -32,6 +32,23 @@ describe('what a node says of itself', () => {
     expect(next.labels).toEqual({ tier: 'edge', disk: 'ssd' })
   })
 
+  it('what an agent no longer says is gone, so that no series of hellos makes its record grow', () => {
+    expect(withFacts(record, hello({ labels: { own: 'yes' } }), {}).labels).toEqual({ own: 'yes', tier: 'edge' })
+    expect(withFacts(record, hello(), {}).labels).toEqual({ tier: 'edge' })
+    let fattest = record
+    for (let round = 0; round < 20; round += 1) {
+      const many = (count: number) =>
+        Object.fromEntries(Array.from({ length: count }, (_, index) => [`k${round}-${index}`, 'v'.repeat(1000)]))
+      expect(factsFault(hello({ labels: many(128) }))).toMatch(/^labels take more than/)
+      expect(factsFault(hello({ labels: many(46) }))).toBeNull()
+      fattest = withFacts(fattest, hello({ labels: many(46) }), {})
+    }
+    expect(JSON.stringify(fattest).length).toBeLessThan(65_536)
+    expect(factsFault(hello({ runtimes: Array.from({ length: 1000 }, () => 'docker' as const) }))).toBe(
+      'a runtime is named twice',
+    )
+  })
+
   it("the pool's labels win over the agent's", () => {
     expect(withFacts(record, hello({ labels: { zone: 'b' } }), { zone: 'a' }).labels).toMatchObject({ zone: 'a' })
   })

@@ -4,6 +4,7 @@
  */
 import type { Constraint } from '../../shared/model/app.ts'
 import type { ServiceId } from '../../shared/model/identity.ts'
+import type { Capacity } from '../../shared/model/resources.ts'
 import type { Charge, PlacementNode, PlacementRequest } from './model.ts'
 
 /** What has been decided for a node earlier in the same plan, on top of what it was. */
@@ -48,7 +49,7 @@ export const STATIC_FILTERS: readonly StaticFilter[] = [
 ]
 
 /** The first resource that the node lacks for the charge; null when it has room. */
-export function shortOf(charge: Charge, tally: NodeTally): 'slots' | 'memory' | 'cpu' | 'disk' | null {
+export function shortOf(charge: Charge, tally: Capacity): 'slots' | 'memory' | 'cpu' | 'disk' | null {
   if (tally.slots < 1) return 'slots'
   if (tally.memoryBytes < charge.memoryBytes) return 'memory'
   if (tally.cpuMillis < charge.cpuMillis) return 'cpu'

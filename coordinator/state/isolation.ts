@@ -1,5 +1,5 @@
 /**
- * Keeps what is wrong with one app from all others: a loop over apps or services does the work of each alone, and goes on with the
+ * Keeps what is wrong with one app (or node, or machine) from all others: a loop over apps or services does the work of each alone, and goes on with the
  * next when one throws. That is said, since a loop that goes on hides its fault: once an hour in the log and in the audit trail
  * for as long as it lasts. Never throws.
  */
@@ -21,13 +21,17 @@ export interface IsolationDeps {
   readonly logger: Logger
   /** The loop or part that works, for people. */
   readonly part: string
+  /** The type of the event for a subject; default by whether it is a service or an app. */
+  typeOf?(subject: string): string
 }
+
+const typeOfService = (subject: string) => (subject.includes('/') ? 'service.isolated' : 'app.isolated')
 
 const REPEAT_MS = 3_600_000
 /** In one commit; the others follow with the next failure. */
 const MAX_TOLD = 50
 
-export function createIsolation({ state, clock, logger, part }: IsolationDeps): Isolation {
+export function createIsolation({ state, clock, logger, part, typeOf = typeOfService }: IsolationDeps): Isolation {
   /** By subject: monotonic ms of when it was said last. */
   const said = new Map<string, number>()
   const untold = new Map<string, string>()
@@ -57,7 +61,7 @@ export function createIsolation({ state, clock, logger, part }: IsolationDeps): 
       for (const [subject, message] of told)
         change.event({
           actor: part,
-          type: subject.includes('/') ? 'service.isolated' : 'app.isolated',
+          type: typeOf(subject),
           subject,
           message: `${part} cannot work for it, and goes on with the others: ${message}`,
           severity: 'error',

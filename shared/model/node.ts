@@ -65,7 +65,14 @@ export interface MachineRecord {
   readonly lastError: string | null
   /** The machine that took too long, for which this one was bought elsewhere; absent for most. */
   readonly standInFor?: MachineId
+  /** Hash of what its cloud was told to make it of; absent until the cloud has answered, and where its answer was lost. */
+  readonly madeOf?: string
+  /** What its node turned out to be, kept when the machine goes: the next order goes by it. Absent while it is there. */
+  readonly offered?: Offered
 }
+
+/** What a node says of itself that decides what it can hold. */
+export type Offered = Pick<NodeRecord, 'capacity' | 'platform' | 'runtimes'>
 
 export interface Pool {
   readonly name: string

@@ -30,6 +30,8 @@ export interface FleetBed {
   state: State
   fleet: ReturnType<typeof createFleetLoop>
   observed: ReturnType<typeof fleetObserved>
+  /** What machines turn out to be when they join, unlike what was ordered; null: just that. */
+  turnsOut: Partial<Pick<NodeRecord, 'capacity' | 'runtimes'>> | null
   /** What scaling expects; empty at first. */
   predicted: { service: string; count: number }[]
   start(): Promise<void>
@@ -78,6 +80,7 @@ export async function fleetBed(pools: readonly Pool[], config: Partial<FleetConf
       provider: source.provider,
       machineId: id,
       joinedAtMs: clock.now(),
+      ...bed.turnsOut,
     })
     const change = bed.state
       .change()
@@ -114,6 +117,7 @@ export async function fleetBed(pools: readonly Pool[], config: Partial<FleetConf
     cloud: clouds.get('fake') ?? ([...clouds.values()][0] as FakeProvider),
     clouds,
     observed: fleetObserved(),
+    turnsOut: null,
     predicted: [],
     state: undefined as unknown as State,
     fleet: undefined as unknown as FleetBed['fleet'],
