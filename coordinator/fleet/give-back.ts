@@ -35,7 +35,9 @@ export interface GiveBackDeps {
   readonly chargeOf?: ChargeOf
   readonly weights?: ScoreWeights
   nodes(): readonly PlacementNode[]
+  /** Those that may exist, and those that ended. */
   machines(): readonly MachineRecord[]
+  endedMachines(): readonly MachineRecord[]
   pools(): readonly Pool[]
   leads(): ReadonlyMap<string, PoolLead>
   /** Room that has to be left. */
@@ -87,7 +89,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     }
     const machines = deps.machines()
     const budget = budgetOf({
-      machines,
+      machines: [...machines, ...deps.endedMachines()],
       pools: deps.pools(),
       limitUsd: config.budgetUsdPerMonth,
       nowMs: nowMs(),
@@ -195,7 +197,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   const leavingCount = () => {
     let count = 0
     for (const node of state.snapshot.all('node').values()) if (node.availability === 'draining') count += 1
-    for (const machine of state.snapshot.all('machine').values()) if (machine.phase === 'terminating') count += 1
+    for (const machine of deps.machines()) if (machine.phase === 'terminating') count += 1
     return count
   }
 

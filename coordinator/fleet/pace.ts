@@ -36,6 +36,28 @@ export function createBuyHold<Id>(buyHoldMs: number): BuyHold<Id> {
   }
 }
 
+/** After work a rest of this many times as long: at most a fifth of a core goes into it. */
+const REST_PER_WORK = 4
+
+/** Keeps work that comes back with every change from filling this process. */
+export interface Rest {
+  /** How much longer to rest, ms; 0: not at all. */
+  leftMs(nowMs: number): number
+  /** Work was done from then until now. */
+  worked(sinceMs: number, nowMs: number): void
+}
+
+/** @param longestMs no rest is longer */
+export function createRest(longestMs: number): Rest {
+  let untilMs = Number.NEGATIVE_INFINITY
+  return {
+    leftMs: (nowMs) => Math.max(0, Math.ceil(untilMs - nowMs)),
+    worked(sinceMs, nowMs) {
+      untilMs = nowMs + Math.min(longestMs, REST_PER_WORK * (nowMs - sinceMs))
+    },
+  }
+}
+
 /** With many services stepping down it is asked no more often than this: a look costs what a large cluster's placement costs. */
 const LEAST_BETWEEN_LOOKS_MS = 5_000
 

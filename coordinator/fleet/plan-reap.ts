@@ -67,11 +67,13 @@ export function planReap(
   const actions: ReapAction[] = []
   const reasons: Reason[] = []
   let wakeAtMs: number | null = null
+  // Without a list there is only to be seen who is overdue.
+  if (input.lists.length === 0 && !machines.some(isComing)) return { actions, reasons, wakeAtMs, memory }
   const missing = new Map(memory.missing)
   const orphans = new Map(memory.orphans)
   const mayDelete = !input.frozen && nowMs >= input.startedAtMs + config.takeoverMs
   const nodeOf = new Map(input.nodes.flatMap((node) => (node.machineId === null ? [] : [[node.machineId, node] as const])))
-  const sorted = [...machines].sort((a, b) => compare(a.id, b.id))
+  const sorted = machines.filter(mayExist).sort((a, b) => compare(a.id, b.id))
 
   // Never joined: no list is needed to see that.
   const overdue = new Set<MachineId>()
@@ -90,7 +92,7 @@ export function planReap(
   }
 
   for (const list of input.lists) {
-    const ours = sorted.filter((machine) => machine.provider === list.provider && mayExist(machine))
+    const ours = sorted.filter((machine) => machine.provider === list.provider)
     const claimed = new Set<CloudMachine>()
     const announced: Announcement[] = []
     const absent: MachineRecord[] = []
@@ -174,7 +176,7 @@ export function planReap(
       for (const key of orphans.keys()) if (key.startsWith(`${list.provider}\n`) && !present.has(key)) orphans.delete(key)
   }
 
-  const known = new Set(machines.filter(mayExist).map((machine) => machine.id))
+  const known = new Set(sorted.map((machine) => machine.id))
   for (const id of missing.keys()) if (!known.has(id)) missing.delete(id)
   return { actions, reasons, wakeAtMs, memory: { missing, orphans } }
 }
