@@ -93,11 +93,12 @@ export function planReap(
 
   for (const list of input.lists) {
     const ours = sorted.filter((machine) => machine.provider === list.provider)
+    const find = finderIn(list.machines)
     const claimed = new Set<CloudMachine>()
     const announced: Announcement[] = []
     const absent: MachineRecord[] = []
     for (const machine of ours) {
-      const found = findMachine(machine, list.machines)
+      const found = find(machine)
       if (!found) {
         absent.push(machine)
         continue
@@ -182,10 +183,15 @@ export function planReap(
 }
 
 /** By the provider's id where we know it, else by the name that we gave it. */
-function findMachine(machine: MachineRecord, listed: readonly CloudMachine[]): CloudMachine | undefined {
-  const byName = listed.filter((cloud) => cloud.name === machine.name).sort((a, b) => compare(a.id, b.id))
-  if (machine.providerId === null) return byName[0]
-  return listed.find((cloud) => cloud.id === machine.providerId) ?? byName[0]
+function finderIn(listed: readonly CloudMachine[]): (machine: MachineRecord) => CloudMachine | undefined {
+  const byId = new Map<string, CloudMachine>()
+  const byName = new Map<string, CloudMachine>()
+  for (const cloud of listed) {
+    if (!byId.has(cloud.id)) byId.set(cloud.id, cloud)
+    const namesake = byName.get(cloud.name)
+    if (namesake === undefined || compare(cloud.id, namesake.id) < 0) byName.set(cloud.name, cloud)
+  }
+  return ({ providerId, name }) => (providerId === null ? undefined : byId.get(providerId)) ?? byName.get(name)
 }
 
 /** Why absence from this list means nothing; null when it does. */

@@ -2,9 +2,10 @@
 import { DEFAULT_FLEET_CONFIG } from '../../coordinator/fleet/config.ts'
 import { planCapacity } from '../../coordinator/fleet/plan-capacity.ts'
 import { planConsolidation } from '../../coordinator/fleet/plan-consolidation.ts'
+import { EMPTY_REAP_MEMORY, planReap } from '../../coordinator/fleet/plan-reap.ts'
 import { planRebalance } from '../../coordinator/fleet/plan-rebalance.ts'
 import { DEFAULT_WEIGHTS, type PlacementRequest } from '../../coordinator/placement/model.ts'
-import { aMachineRecord, aPool } from '../builders/records.ts'
+import { aMachineRecord, aNodeRecord, aPool } from '../builders/records.ts'
 import { aRequest } from '../builders/requests.ts'
 import { aPlacement } from '../builders/specs.ts'
 import { mixedNodes } from './placement-mixes.ts'
@@ -91,6 +92,29 @@ export function benchFleet(): readonly BenchResult[] {
       config: DEFAULT_FLEET_CONFIG,
       nowMs: now,
     })
+  const list = {
+    provider: first(machines).provider,
+    complete: true,
+    machines: machines.map(({ id, name }) => ({ id: `vm-${id}`, name, state: 'running' as const, createdAtMs: null })),
+  }
+  const joinedNodes = nodes.map(({ id }) => aNodeRecord({ id, machineId: `m-${id}` }))
+  const compareList = () => {
+    const plan = planReap(
+      {
+        clusterId: 'c',
+        lists: [list],
+        machines: machines.map((machine) => ({ ...machine, providerId: `vm-${machine.id}` })),
+        nodes: joinedNodes,
+        livenessOf: () => 'live',
+        startedAtMs: 0,
+        frozen: false,
+        config: DEFAULT_FLEET_CONFIG,
+      },
+      EMPTY_REAP_MEMORY,
+      now,
+    )
+    if (plan.actions.length > 0) throw new Error('a list that names every machine led to something')
+  }
   return [
     figure(`fleet.consolidation_ms_${NODES}_full_nodes`, cpuMsOf(giveBack), `${NODES * PER_NODE} instances, none fits elsewhere`),
     figure(
@@ -98,6 +122,7 @@ export function benchFleet(): readonly BenchResult[] {
       cpuMsOf(evenOut),
       'spread over zones; one empty node joined, none may move there',
     ),
+    figure(`fleet.list_ms_${NODES}_machines`, cpuMsOf(compareList), 'a cloud lists what we know'),
     figure(`fleet.capacity_ms_${NODES}_nodes`, cpuMsOf(buyNothing), 'nothing waits, nothing is expected'),
   ]
 }
