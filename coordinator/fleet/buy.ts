@@ -20,7 +20,7 @@ import { BUDGET_REASON } from './drain-reasons.ts'
 import type { FleetRecords } from './fleet-records.ts'
 import { terminateMachine } from './machine-updates.ts'
 import { uncordonNode } from './node-actions.ts'
-import { createBuyHold } from './pace.ts'
+import { createBuyHold, createRest } from './pace.ts'
 import { type CapacityAction, type CapacityPlan, type Ghost, planCapacity } from './plan-capacity.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { planTrials, type TrialInput } from './plan-trials.ts'
@@ -39,7 +39,9 @@ export interface BuyDeps {
   /** Names of the providers that there are. */
   readonly providers: ReadonlySet<string>
   nodes(): readonly PlacementNode[]
+  /** Those that may exist, and those that ended. */
   machines(): readonly MachineRecord[]
+  endedMachines(): readonly MachineRecord[]
   pools(): readonly Pool[]
   leads(): ReadonlyMap<string, PoolLead>
   ghosts(): readonly Ghost[]
@@ -60,8 +62,7 @@ export interface Buy {
   reclaimedAtMs(): ReadonlyMap<string, number>
 }
 
-/** After planning what to buy, the plan rests this many times as long as it took: at most a fifth of a core goes into it. */
-const REST_PER_WORK = 4
+/** What cannot be bought is looked at again with every change; a thousand of them must not keep this process busy. */
 const LONGEST_REST_MS = 2_000
 
 export function createBuy(deps: BuyDeps): Buy {
@@ -70,8 +71,7 @@ export function createBuy(deps: BuyDeps): Buy {
   const steady = { state, clock: { now: nowMs } }
   const buyHold = createBuyHold<InstanceId>(config.buyHoldMs)
   const reclaimedAtMs = new Map<string, number>()
-  /** Monotonic. */
-  let nextPlanAtMs = 0
+  const rest = createRest(LONGEST_REST_MS)
   let waiting: ReadonlyMap<InstanceId, MachineId> = new Map()
   let blocked: ReadonlyMap<InstanceId, string> = new Map()
   let tried: ReadonlySet<string> = new Set()
@@ -80,10 +80,9 @@ export function createBuy(deps: BuyDeps): Buy {
 
   const pass = async () => {
     const startedMs = clock.monotonicMs()
-    // What cannot be bought is looked at again with every change; a thousand of them must not keep this process busy.
-    if (startedMs < nextPlanAtMs) return nowMs() + Math.ceil(nextPlanAtMs - startedMs)
+    const leftMs = rest.leftMs(startedMs)
+    if (leftMs > 0) return nowMs() + leftMs
     const { refused, youngMs } = lastingRefusals(startedMs)
-    const nodes = deps.nodes().map(asThere)
     const ahead = deps.ghosts()
     const trials = planTrials({
       refused: refused.map((refusal) => refusal.request),
@@ -92,6 +91,7 @@ export function createBuy(deps: BuyDeps): Buy {
       nowMs: startedMs,
     })
     const isShort = trials.refused.length > 0 || ahead.length > 0
+    const nodes = isShort ? deps.nodes().map(asThere) : deps.nodes()
     const plan = planCapacity({
       tried,
       refused: trials.refused,
@@ -100,6 +100,7 @@ export function createBuy(deps: BuyDeps): Buy {
       ghosts: ahead,
       reclaimable: isShort ? nodes.filter((node) => mayTakeBack(node.id)).map((node) => ({ ...node, closed: null })) : [],
       machines: deps.machines(),
+      ended: deps.endedMachines(),
       pools: deps.pools(),
       handJoined: handJoined(),
       cooling: rests.all(),
@@ -108,8 +109,7 @@ export function createBuy(deps: BuyDeps): Buy {
       config,
       nowMs: nowMs(),
     })
-    const tookMs = clock.monotonicMs() - startedMs
-    nextPlanAtMs = startedMs + tookMs + Math.min(LONGEST_REST_MS, REST_PER_WORK * tookMs)
+    rest.worked(startedMs, clock.monotonicMs())
     deps.note('capacity', plan.reasons)
     tried = plan.tried
     const asBefore = [...blocked].filter(([instance]) => plan.postponed.has(instance))

@@ -31,8 +31,9 @@ import { fleetViewOf, type FleetView } from './fleet-view.ts'
 import { ghostsOf, type Predicted } from './ghosts.ts'
 import { createGiveBack } from './give-back.ts'
 import { createMachineExecutor } from './machine-executor.ts'
+import { createMachineIndex } from './machine-index.ts'
 import { drainNode } from './node-actions.ts'
-import { createDownTimer } from './pace.ts'
+import { createDownTimer, createRest } from './pace.ts'
 import { withoutDoubtful } from './plan-trials.ts'
 import { createPoolRests } from './pool-rests.ts'
 import { planDrain } from './plan-drain.ts'
@@ -80,6 +81,8 @@ export interface FleetLoop extends Loop {
   view(): FleetView
 }
 
+/** After a run that found nothing to do. What is urgent comes no later than this. */
+const LONGEST_REST_MS = 250
 /** What the clouds say that a person should know. */
 const ALARMS: ReadonlySet<string> = new Set([
   'list-distrusted',
@@ -98,6 +101,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const logger = deps.logger.with({ loop: 'fleet' })
   const config: FleetConfig = { ...DEFAULT_FLEET_CONFIG, ...deps.config }
   const nodeView = createNodeView(deps)
+  const index = createMachineIndex(state)
   const startWallMs = clock.now()
   const startMonotonicMs = clock.monotonicMs()
   const nowMs = deps.steadyNowMs ?? steadyTime(clock)
@@ -107,6 +111,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const rests = createPoolRests({ state, logger, nowMs })
   const executor = createMachineExecutor({
     state,
+    machines: () => index.existing(),
     rests,
     providers: deps.providers,
     clusterId,
@@ -118,9 +123,11 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     nowMs,
     onSettled: () => loop.poke(),
   })
-  const records = createFleetRecords({ ...deps, executor, rests, clusterId, logger, config, nowMs })
+  const endedMachines = () => index.ended()
+  const records = createFleetRecords({ ...deps, executor, rests, clusterId, endedMachines, logger, config, nowMs })
   let reapMemory: ReapMemory = EMPTY_REAP_MEMORY
   let nextListAtMs = 0
+  const rest = createRest(LONGEST_REST_MS)
   const downTimer = createDownTimer(config.downIntervalMs, startWallMs)
   let lastScaleDownAtMs = startWallMs
   let learned: ReadonlyMap<string, PoolLead> | null = null
@@ -129,10 +136,11 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   let unsubscribers: (() => void)[] = []
   const reasons = new Map<string, readonly Reason[]>()
 
-  const machines = () => [...state.snapshot.all('machine').values()]
+  const machines = () => index.existing()
+  const allMachines = () => [...index.existing(), ...index.ended()]
   const pools = () => [...state.snapshot.all('pool').values()]
   const leads = () => {
-    learned ??= learnLeads(machines())
+    learned ??= learnLeads(allMachines())
     return learned
   }
   const ghosts = () => {
@@ -151,7 +159,20 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const note = (part: string, why: readonly Reason[]) => void reasons.set(part, why)
   const apart = createApart({ state, clock, logger })
   const { attempt } = apart
-  const shared = { ...deps, logger, config, records, apart, nodes: () => nodeView.nodes(), machines, pools, leads, nowMs, note }
+  const shared = {
+    ...deps,
+    logger,
+    config,
+    records,
+    apart,
+    nodes: () => nodeView.nodes(),
+    machines,
+    endedMachines,
+    pools,
+    leads,
+    nowMs,
+    note,
+  }
   const buy = createBuy({ ...shared, rests, providers: new Set(deps.providers.keys()), ghosts, verdictsOf })
   const giveBack = createGiveBack({
     ...shared,
@@ -163,6 +184,10 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const livenessOf = (id: NodeId) => observed.node(id)?.liveness ?? 'unknown'
 
   const run = async (signal: AbortSignal): Promise<number | null> => {
+    const startedMs = clock.monotonicMs()
+    const leftMs = rest.leftMs(startedMs)
+    if (leftMs > 0) return clock.now() + leftMs
+    const { revision } = state.snapshot
     let wakeAtMs: number | null = null
     const wake = (atMs: number | null) => {
       wakeAtMs = earliest(wakeAtMs, atMs)
@@ -185,15 +210,19 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     wake(downTimer.nextAtMs)
     const againInMs = apart.nextInMs()
     if (againInMs !== null) wake(nowMs() + againInMs)
+    // While things change nothing waits.
+    if (state.snapshot.revision === revision) rest.worked(startedMs, clock.monotonicMs())
     return wakeAtMs === null ? null : clock.now() + Math.max(0, wakeAtMs - nowMs())
   }
 
   const reap = async () => {
+    const lists = executor.takeLists()
     const plan = planReap(
       {
         clusterId: clusterId(),
-        lists: executor.takeLists(),
-        machines: machines(),
+        lists,
+        // A list may name one that ended.
+        machines: lists.length > 0 ? allMachines() : machines(),
         nodes: [...state.snapshot.all('node').values()],
         livenessOf,
         startedAtMs: startWallMs,
@@ -215,10 +244,10 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
   const giveUpSilent = async () => {
     if (observed.frozen) return
     for (const node of nodeView.nodes()) {
+      if (node.closed !== 'lost') continue
       const record = state.snapshot.get('node', node.id)
       const machine = record?.machineId ? state.snapshot.get('machine', record.machineId) : undefined
-      if (node.closed !== 'lost' || record?.availability !== 'active' || machine?.phase !== 'joined' || node.volumes.size > 0)
-        continue
+      if (record?.availability !== 'active' || machine?.phase !== 'joined' || node.volumes.size > 0) continue
       const silentMs = clock.monotonicMs() - (observed.node(node.id)?.lastSeenMonotonicMs ?? startMonotonicMs)
       if (silentMs < config.silentNodeMs || state.snapshot.get('pool', machine.pool)?.static !== false) continue
       const reason = `its agent has been silent for ${Math.round(silentMs / 60_000)} min`
@@ -247,6 +276,11 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
 
   const noteMachine = (id: MachineId) => {
     const machine = state.snapshot.get('machine', id)
+    // One that has not joined has taught nothing.
+    if (machine === undefined || machine.joinedAtMs !== null) {
+      learned = null
+      longestLeadMs = undefined
+    }
     if (machine?.phase === 'joined' && machine.joinedAtMs !== null) rests.joined(machine.pool, machine.joinedAtMs)
   }
 
@@ -269,8 +303,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       for (const id of state.snapshot.all('machine').keys()) noteMachine(id)
       unsubscribers = [
         state.onChange(({ kinds, keys }) => {
-          if (kinds.has('machine')) learned = null
-          if (kinds.has('machine') || kinds.has('pool')) longestLeadMs = undefined
+          if (kinds.has('pool')) longestLeadMs = undefined
           for (const { kind, key } of keys)
             if (kind === 'service') noteScaleDown(key)
             else if (kind === 'machine') noteMachine(key)
@@ -288,6 +321,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       for (const unsubscribe of unsubscribers) unsubscribe()
       unsubscribers = []
       nodeView.stop()
+      index.stop()
       await executor.stop()
       await loop.stop()
     },
@@ -310,7 +344,7 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
       fleetViewOf({
         pools: pools(),
         leads: leads(),
-        machines: machines(),
+        machines: allMachines(),
         limitUsd: config.budgetUsdPerMonth,
         cooling: rests.all(),
         reasons: [...reasons.values()].flat(),

@@ -34,6 +34,8 @@ export interface FleetRecordsDeps {
   readonly logger: Logger
   readonly config: FleetConfig
   clusterId(): string
+  /** The same array until it changes. */
+  endedMachines(): readonly MachineRecord[]
   /** Steady time of the fleet, epoch ms. */
   nowMs(): number
 }
@@ -69,6 +71,8 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
   const { state, executor, logger, config, clusterId, nowMs } = deps
   /** Code and text of an alarm → when it was last raised. */
   const alarms = new Map<string, number>()
+  /** Of these none is to be forgotten yet. */
+  let kept: { readonly machines: readonly MachineRecord[] | null; readonly sinceMs: number } = { machines: null, sinceMs: 0 }
 
   const applyReap = async (action: ReapAction) => {
     switch (action.kind) {
@@ -289,10 +293,13 @@ export function createFleetRecords(deps: FleetRecordsDeps): FleetRecords {
 
   const prune = async () => {
     const keepSinceMs = monthOf(nowMs()).startMs - KEEP_ENDED_MS
-    const old = [...state.snapshot.all('machine').values()].filter(
-      (machine) => machine.goneAtMs !== null && machine.goneAtMs < keepSinceMs,
-    )
-    if (old.length === 0) return
+    const ended = deps.endedMachines()
+    if (ended === kept.machines && keepSinceMs === kept.sinceMs) return
+    const old = ended.filter(({ goneAtMs }) => goneAtMs !== null && goneAtMs < keepSinceMs)
+    if (old.length === 0) {
+      kept = { machines: ended, sinceMs: keepSinceMs }
+      return
+    }
     const change = state.change()
     for (const machine of old.slice(0, PRUNE_PER_PASS)) change.delete('machine', machine.id)
     await commit(change)

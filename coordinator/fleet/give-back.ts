@@ -23,7 +23,7 @@ import { isByPerson } from './drain-reasons.ts'
 import { isDeleteStuck } from './machine-states.ts'
 import { drainNode } from './node-actions.ts'
 import { budgetOf } from './plan-budget.ts'
-import { type Hold, holdOf } from './pace.ts'
+import { firmHoldOf, type Hold } from './pace.ts'
 import { planConsolidation } from './plan-consolidation.ts'
 import { type Holds, planHolds } from './plan-holds.ts'
 import type { PoolLead } from './plan-leads.ts'
@@ -39,7 +39,9 @@ export interface GiveBackDeps {
   readonly chargeOf?: ChargeOf
   readonly weights?: ScoreWeights
   nodes(): readonly PlacementNode[]
+  /** Those that may exist, and those that ended. */
   machines(): readonly MachineRecord[]
+  endedMachines(): readonly MachineRecord[]
   pools(): readonly Pool[]
   leads(): ReadonlyMap<string, PoolLead>
   /** Room that has to be left. */
@@ -78,6 +80,8 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   }
   /** Nodes that consolidation has looked at in this round of all. */
   let tried: ReadonlySet<NodeId> = new Set()
+  /** Nodes that rebalancing has asked for something to move, in its round. */
+  let asked: ReadonlySet<NodeId> = new Set()
   let moved: readonly { readonly atMs: number; readonly copyOf: InstanceId }[] = []
 
   const consolidate = async () => {
@@ -89,7 +93,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     }
     const machines = deps.machines()
     const budget = budgetOf({
-      machines,
+      machines: [...machines, ...deps.endedMachines()],
       pools: deps.pools(),
       limitUsd: config.budgetUsdPerMonth,
       nowMs: nowMs(),
@@ -133,19 +137,25 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   const rebalance = async () => {
     if (config.rebalanceMovesPerHour === 0) return null
     moved = moved.filter(({ atMs }) => nowMs() - atMs < HOUR_MS)
-    const holds = holdsNow()
+    let known: Holds | null = null
+    const holds = () => {
+      known ??= holdsNow()
+      return known
+    }
     const plan = planRebalance(
       {
         nodes: deps.nodes(),
         joinedAtMsOf: (id) => state.snapshot.get('node', id)?.joinedAtMs ?? 0,
-        movableOn: (id) => movableOn(id).filter(({ service }) => !holds.services.has(service)),
-        hold: movingNow() ?? holdOfAll(holds)?.text ?? null,
+        movableOn: (id) => movableOn(id).filter(({ service }) => !holds().services.has(service)),
+        hold: () => movingNow() ?? holdOfAll(holds())?.text ?? null,
         movedAtMs: moved.map(({ atMs }) => atMs),
         weights: deps.weights ?? DEFAULT_WEIGHTS,
+        tried: asked,
         config,
       },
       nowMs(),
     )
+    asked = plan.tried
     deps.note('rebalance', plan.reasons)
     for (const action of plan.actions)
       if (await deps.records.move(action)) moved = [...moved, { atMs: nowMs(), copyOf: action.instance }]
@@ -192,7 +202,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     let count = 0
     for (const node of state.snapshot.all('node').values())
       if (node.availability === 'draining' && !isByPerson(node.drain?.by ?? '')) count += 1
-    for (const machine of state.snapshot.all('machine').values())
+    for (const machine of deps.machines())
       if (machine.phase === 'terminating' && !isDeleteStuck(machine, nowMs())) count += 1
     return count
   }
@@ -232,22 +242,14 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   }
 
   /** Against everything at once. */
-  const holdOfAll = ({ manySilent, manyWaiting }: Holds): Hold | null =>
-    manySilent !== null
-      ? { text: manySilent, always: true }
-      : holdOf(
-          {
-            frozen: observed.frozen?.reason ?? null,
-            leaving: leavingCount(),
-            silent: null,
-            coming: null,
-            waiting: manyWaiting,
-            updating: null,
-            lastUpAtMs: startedAtMs,
-            config,
-          },
-          nowMs(),
-        )
+  const holdOfAll = ({ manySilent, manyWaiting }: Holds): Hold | null => {
+    if (manySilent !== null) return { text: manySilent, always: true }
+    const firm = firmHoldOf({ frozen: observed.frozen?.reason ?? null, leaving: leavingCount(), config })
+    if (firm !== null) return firm
+    if (manyWaiting !== null) return { text: manyWaiting, always: false }
+    const isFresh = nowMs() - startedAtMs < config.downIntervalMs
+    return isFresh ? { text: 'the coordinator has just started', always: false } : null
+  }
 
   const heldOf = (node: PlacementNode, { pools, services }: Holds): string | null => {
     if (deps.apart.isFailing(node.id)) return 'its drain could not be stored'

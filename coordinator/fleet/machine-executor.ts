@@ -24,6 +24,8 @@ export interface ExecutorDeps {
   readonly state: State
   readonly providers: ReadonlyMap<string, Provider>
   readonly rests: Pick<PoolRests, 'rest'>
+  /** Those that may exist. */
+  machines(): readonly MachineRecord[]
   clusterId(): string
   userDataFor(machine: MachineRecord, pool: Pool): Promise<string>
   readonly clock: Clock
@@ -216,11 +218,11 @@ export function createMachineExecutor(deps: ExecutorDeps): MachineExecutor {
       const nowMs = deps.nowMs()
       for (const map of [dueAt, failures])
         for (const id of map.keys()) if (!isUnderWay(state.snapshot.get('machine', id))) map.delete(id)
-      const machines = [...state.snapshot.all('machine').values()].sort(
-        (a, b) => a.requestedAtMs - b.requestedAtMs || compare(a.id, b.id),
-      )
-      for (const machine of machines) {
-        if (machine.phase !== 'requested' && machine.phase !== 'terminating') continue
+      const underWay = deps
+        .machines()
+        .filter(isUnderWay)
+        .sort((a, b) => a.requestedAtMs - b.requestedAtMs || compare(a.id, b.id))
+      for (const machine of underWay) {
         // A create under way ends first: deleting beside it could miss what it makes.
         if (creating.has(machine.id) || deleting.has(machine.id)) continue
         const due = dueAt.get(machine.id) ?? 0

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { DEFAULT_FLEET_CONFIG } from './config.ts'
-import { createBuyHold, createDownTimer, holdOf } from './pace.ts'
+import { createBuyHold, createDownTimer, createRest, holdOf } from './pace.ts'
 
 describe('what is bought for', () => {
   it('is what has fitted nowhere for long enough without a break', () => {
@@ -38,6 +38,19 @@ describe('when to ask whether a machine can go', () => {
       if (timer.take(atMs)) looks += 1
     }
     expect(looks).toBe(12)
+  })
+})
+
+describe('rest after work', () => {
+  it('is four times as long as the work, up to its longest, and none after work that took no time', () => {
+    const rest = createRest(250)
+    expect(rest.leftMs(0)).toBe(0)
+    rest.worked(1_000, 1_010)
+    expect([1_010, 1_049, 1_049.5, 1_050, 2_000].map((ms) => rest.leftMs(ms))).toEqual([40, 1, 1, 0, 0])
+    rest.worked(2_000, 2_100)
+    expect(rest.leftMs(2_100)).toBe(250)
+    rest.worked(3_000, 3_000)
+    expect(rest.leftMs(3_000)).toBe(0)
   })
 })
 

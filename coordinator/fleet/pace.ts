@@ -36,6 +36,28 @@ export function createBuyHold<Id>(buyHoldMs: number): BuyHold<Id> {
   }
 }
 
+/** After work a rest of this many times as long: at most a fifth of a core goes into it. */
+const REST_PER_WORK = 4
+
+/** Keeps work that comes back with every change from filling this process. */
+export interface Rest {
+  /** How much longer to rest, ms; 0: not at all. */
+  leftMs(nowMs: number): number
+  /** Work was done from then until now. */
+  worked(sinceMs: number, nowMs: number): void
+}
+
+/** @param longestMs no rest is longer */
+export function createRest(longestMs: number): Rest {
+  let untilMs = Number.NEGATIVE_INFINITY
+  return {
+    leftMs: (nowMs) => Math.max(0, Math.ceil(untilMs - nowMs)),
+    worked(sinceMs, nowMs) {
+      untilMs = nowMs + Math.min(longestMs, REST_PER_WORK * (nowMs - sinceMs))
+    },
+  }
+}
+
 /** With many services stepping down it is asked no more often than this: a look costs what a large cluster's placement costs. */
 const LEAST_BETWEEN_LOOKS_MS = 5_000
 
@@ -88,15 +110,19 @@ export interface HoldInput {
   readonly config: Pick<FleetConfig, 'maxParallelDrains' | 'downIntervalMs'>
 }
 
+/** What holds even for the budget's sake and whatever the cluster is like: a freeze, and enough nodes that leave already. Pure. */
+export function firmHoldOf({ frozen, leaving, config }: Pick<HoldInput, 'frozen' | 'leaving' | 'config'>): Hold | null {
+  if (frozen !== null) return { text: `frozen: ${frozen}`, always: true }
+  if (leaving < config.maxParallelDrains) return null
+  const nodes = `${leaving} node${leaving === 1 ? ' is' : 's are'}`
+  return { text: `${nodes} being given back, ${config.maxParallelDrains} at a time`, always: true }
+}
+
 /** Gives nothing back while anything else is under way. Pure. */
 export function holdOf(input: HoldInput, nowMs: number): Hold | null {
-  const { leaving, config } = input
-  if (input.frozen !== null) return { text: `frozen: ${input.frozen}`, always: true }
-  if (leaving >= config.maxParallelDrains)
-    return {
-      text: `${leaving} node${leaving === 1 ? ' is' : 's are'} being given back, ${config.maxParallelDrains} at a time`,
-      always: true,
-    }
+  const { config } = input
+  const firm = firmHoldOf(input)
+  if (firm !== null) return firm
   if (input.silent !== null) return { text: `${input.silent} has not reported`, always: true }
   if (input.coming !== null) return { text: `${input.coming} is on its way`, always: false }
   if (input.waiting !== null) return { text: `${input.waiting} has instances waiting`, always: false }

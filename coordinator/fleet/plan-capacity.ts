@@ -50,6 +50,8 @@ export interface CapacityInput {
   /** Nodes that the fleet itself cordoned or drains, as they would be if it took them back. */
   readonly reclaimable: readonly PlacementNode[]
   readonly machines: readonly MachineRecord[]
+  /** Those that ended, for what they cost, if they are not among `machines`; default none. */
+  readonly ended?: readonly MachineRecord[]
   readonly pools: readonly Pool[]
   /** Joined nodes per pool beside machines (static ones that joined by hand). */
   readonly handJoined: ReadonlyMap<string, number>
@@ -95,21 +97,21 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   const waiting = new Map<InstanceId, MachineId>()
   const blocked = new Map<InstanceId, string>()
   const pools = [...input.pools].sort((a, b) => compare(a.name, b.name))
-  const kinds = kindsOf(pools, input.nodes, input.machines)
-  const counts = new Map(pools.map((pool) => [pool.name, existingOf(pool.name, input)]))
+  const kinds = once(() => kindsOf(pools, input.nodes, input.machines))
+  const kindOf = (pool: Pool) => kinds().get(pool.name) as Kind
+  const { counts, alive } = countsOf(pools, input)
   const budget = budgetsOf(input)
   const ghosts = new Map((input.ghosts ?? []).map(({ request, why }) => [request.id, why]))
 
   // The minimum of each pool, whatever is asked for.
   const bought: PlacementNode[] = []
   for (const pool of pools) {
-    const alive = input.machines.filter((machine) => machine.pool === pool.name && isAlive(machine)).length
-    const have = alive + (input.handJoined.get(pool.name) ?? 0)
+    const have = (alive.get(pool.name) ?? 0) + (input.handJoined.get(pool.name) ?? 0)
     if (!isAvailable(pool, input, counts)) continue
     for (let missing = pool.min - have; missing > 0 && actions.length < input.config.maxBuysPerPass; missing -= 1) {
       if ((counts.get(pool.name) ?? 0) >= pool.max) break
       const id = `~min-${pool.name}-${missing}`
-      bought.push({ ...(kinds.get(pool.name) as Kind).node, id, hostname: id })
+      bought.push({ ...kindOf(pool).node, id, hostname: id })
       counts.set(pool.name, (counts.get(pool.name) ?? 0) + 1)
       actions.push({ kind: 'buy', pool: pool.name, instances: [], reason: `pool ${pool.name} keeps at least ${pool.min}` })
     }
@@ -119,8 +121,8 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   const real = input.refused.filter((request) => !request.global)
   const wanted = [...real, ...(input.ghosts ?? []).map(({ request }) => request)]
   const coming = input.machines.filter(isComing)
-  const virtual = coming.flatMap((machine) => {
-    const kind = kinds.get(machine.pool)
+  const virtual = (wanted.length === 0 ? [] : coming).flatMap((machine) => {
+    const kind = kinds().get(machine.pool)
     return kind ? [{ ...kind.node, id: machine.id, hostname: machine.id }] : []
   })
   const there = [...input.nodes, ...bought]
@@ -153,14 +155,16 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
 
   // What must be bought.
   const room = Math.max(0, input.config.maxBuysPerPass - actions.length)
-  const offered = pools.filter((pool) => isAvailable(pool, input, counts)).map((pool) => kinds.get(pool.name) as Kind)
+  const isWorthAsking = rest.length > 0 || waitingOn.size > 0
+  const offered = isWorthAsking ? pools.filter((pool) => isAvailable(pool, input, counts)).map(kindOf) : []
   const turns = takeTurns(rest, input.tried ?? NONE)
   const vain = planInVain({
     requests: turns.chosen,
     kinds: offered,
     pools: pools.map((pool) => pool.name),
     nodes: input.nodes,
-    machines: input.machines,
+    // Those that ended turned out to be something, too.
+    machines: turns.chosen.length === 0 ? input.machines : [...input.machines, ...(input.ended ?? [])],
     nowMs: input.nowMs,
   })
   const solution = cheapestPacking(vain.wanted, offered, { counts, budget, room })
@@ -199,7 +203,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   }
   const perGroup = new Map<string, string>()
   const sayNoPool = (request: PlacementRequest) => {
-    const text = perGroup.get(request.group) ?? noPoolFits(request, pools, kinds, counts, vain, input)
+    const text = perGroup.get(request.group) ?? noPoolFits(request, pools, kinds(), counts, vain, input)
     perGroup.set(request.group, text)
     say(request, text)
   }
@@ -252,9 +256,25 @@ function reasonToBuy(pool: Pool, instances: readonly InstanceId[], ahead: string
   return `${summary(instances)} fit${one ? 's' : ''} nowhere; ${price} ${one ? 'it' : 'them'}`
 }
 
-function existingOf(pool: string, input: CapacityInput): number {
-  const machines = input.machines.filter((machine) => machine.pool === pool && mayExist(machine)).length
-  return machines + (input.handJoined.get(pool) ?? 0)
+/** Machines by pool: those that may exist, with what joined by hand, and those that are alive. */
+function countsOf(pools: readonly Pool[], input: CapacityInput) {
+  const counts = new Map(pools.map((pool) => [pool.name, input.handJoined.get(pool.name) ?? 0]))
+  const alive = new Map<string, number>()
+  for (const machine of input.machines) {
+    if (!mayExist(machine)) continue
+    counts.set(machine.pool, (counts.get(machine.pool) ?? 0) + 1)
+    if (isAlive(machine)) alive.set(machine.pool, (alive.get(machine.pool) ?? 0) + 1)
+  }
+  return { counts, alive }
+}
+
+/** The same answer each time, found out when it is first asked for. */
+function once<T>(find: () => T): () => T {
+  let known: { readonly value: T } | null = null
+  return () => {
+    known ??= { value: find() }
+    return known.value
+  }
 }
 
 function isAvailable(pool: Pool, input: CapacityInput, counts: ReadonlyMap<string, number>): boolean {
@@ -276,28 +296,22 @@ function budgetBeside(budget: Budgets, picks: readonly { readonly kind: Kind }[]
 }
 
 function budgetsOf(input: CapacityInput): Budgets {
-  const base = {
-    machines: input.machines,
+  const base = once(() => ({
+    machines: [...input.machines, ...(input.ended ?? [])],
     pools: input.pools,
     nowMs: input.nowMs,
     limitUsd: input.config.budgetUsdPerMonth,
     ...(input.leads ? { leads: input.leads } : {}),
-  }
-  const whole = budgetOf(base)
-  const perPool = new Map(input.pools.map((pool) => [pool.name, poolBudgetOf(pool, base)]))
+  }))
+  const whole = input.config.budgetUsdPerMonth === null ? null : once(() => budgetOf(base()))
+  const perPool = new Map(input.pools.map((pool) => [pool.name, once(() => poolBudgetOf(pool, base()))]))
   return {
     refusal(pool, also) {
-      const own = perPool.get(pool.name) ?? null
-      return (
-        overLimit(whole, pool, also, 'the budget') ??
-        (own &&
-          overLimit(
-            own,
-            pool,
-            also.filter((other) => other.name === pool.name),
-            `the budget of pool ${pool.name}`,
-          ))
-      )
+      const refusal = whole && overLimit(whole(), pool, also, 'the budget')
+      if (refusal !== null) return refusal
+      const own = pool.budgetUsdPerMonth === null ? null : (perPool.get(pool.name)?.() ?? null)
+      const alsoOwn = also.filter((other) => other.name === pool.name)
+      return own && overLimit(own, pool, alsoOwn, `the budget of pool ${pool.name}`)
     },
   }
 }

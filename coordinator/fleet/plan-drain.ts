@@ -33,8 +33,9 @@ export function planDrain(input: DrainInput, nowMs: number): Plan<DrainAction> {
   const actions: DrainAction[] = []
   const reasons: Reason[] = []
   let wakeAtMs: number | null = null
-  for (const node of [...input.nodes].sort((a, b) => compare(a.id, b.id))) {
-    if (node.drain === null || (node.availability !== 'draining' && node.availability !== 'drained')) continue
+  const leaving = input.nodes.filter(({ availability }) => availability === 'draining' || availability === 'drained')
+  for (const node of leaving.sort((a, b) => compare(a.id, b.id))) {
+    if (node.drain === null) continue
     const instances = input.instancesOn(node.id)
     const machine = node.machineId === null ? undefined : input.machines.get(node.machineId)
     const deletable =

@@ -24,6 +24,23 @@ describe('planReap', () => {
     expect(late.actions).toMatchObject([{ kind: 'terminate', machineId: machine.id, poolRests: true }])
   })
 
+  it('a machine is the VM of its id, whatever it is called, else the first of its name', () => {
+    const vm = (id: string, name: string) => ({ id, name, state: 'running' as const, createdAtMs: null })
+    const confirmed = (providerId: string | null, listed: readonly ReturnType<typeof vm>[]) => {
+      const machine = aMachineRecord({ phase: 'booting', providerId, name: 'c-1-m' })
+      const lists = [{ provider: machine.provider, complete: true, machines: listed }]
+      const frozen = false
+      const input = { clusterId: 'c-1', machines: [machine], nodes: [], lists, livenessOf: () => 'live' as const, frozen }
+      const plan = planReap({ ...input, startedAtMs: T0, config: DEFAULT_FLEET_CONFIG }, EMPTY_REAP_MEMORY, T0)
+      return plan.actions.map((action) => (action.kind === 'confirm' ? action.providerId : action.kind))
+    }
+    const twins = [vm('vm-2', 'c-1-m'), vm('vm-1', 'c-1-m'), vm('vm-3', 'other')]
+    expect(confirmed(null, twins)).toEqual(['vm-1'])
+    expect(confirmed('vm-3', twins)).toEqual(['vm-3'])
+    expect(confirmed('vm-9', twins)).toEqual(['vm-1'])
+    expect(confirmed('vm-9', [vm('vm-3', 'other')])).toEqual([])
+  })
+
   it('§8.3: a notice in the list interrupts the node once, and again only when it comes sooner', () => {
     const machine = aMachineRecord({ phase: 'joined', providerId: 'vm-1', nodeId: 'n-1' })
     const node = (drain: NodeRecord['drain']) => aNodeRecord({ id: 'n-1', machineId: machine.id, drain })

@@ -67,11 +67,13 @@ export function planReap(
   const actions: ReapAction[] = []
   const reasons: Reason[] = []
   let wakeAtMs: number | null = null
+  // Without a list there is only to be seen who is overdue.
+  if (input.lists.length === 0 && !machines.some(isComing)) return { actions, reasons, wakeAtMs, memory }
   const missing = new Map(memory.missing)
   const orphans = new Map(memory.orphans)
   const mayDelete = !input.frozen && nowMs >= input.startedAtMs + config.takeoverMs
   const nodeOf = new Map(input.nodes.flatMap((node) => (node.machineId === null ? [] : [[node.machineId, node] as const])))
-  const sorted = [...machines].sort((a, b) => compare(a.id, b.id))
+  const sorted = machines.filter(mayExist).sort((a, b) => compare(a.id, b.id))
 
   // Never joined: no list is needed to see that.
   const overdue = new Set<MachineId>()
@@ -97,12 +99,13 @@ export function planReap(
   }
 
   for (const list of input.lists) {
-    const ours = sorted.filter((machine) => machine.provider === list.provider && mayExist(machine))
+    const ours = sorted.filter((machine) => machine.provider === list.provider)
+    const find = finderIn(list.machines)
     const claimed = new Set<CloudMachine>()
     const announced: Announcement[] = []
     const absent: MachineRecord[] = []
     for (const machine of ours) {
-      const found = findMachine(machine, list.machines)
+      const found = find(machine)
       if (!found) {
         absent.push(machine)
         continue
@@ -181,16 +184,21 @@ export function planReap(
       for (const key of orphans.keys()) if (key.startsWith(`${list.provider}\n`) && !present.has(key)) orphans.delete(key)
   }
 
-  const known = new Set(machines.filter(mayExist).map((machine) => machine.id))
+  const known = new Set(sorted.map((machine) => machine.id))
   for (const id of missing.keys()) if (!known.has(id)) missing.delete(id)
   return { actions, reasons, wakeAtMs, memory: { missing, orphans } }
 }
 
 /** By the provider's id where we know it, else by the name that we gave it. */
-function findMachine(machine: MachineRecord, listed: readonly CloudMachine[]): CloudMachine | undefined {
-  const byName = listed.filter((cloud) => cloud.name === machine.name).sort((a, b) => compare(a.id, b.id))
-  if (machine.providerId === null) return byName[0]
-  return listed.find((cloud) => cloud.id === machine.providerId) ?? byName[0]
+function finderIn(listed: readonly CloudMachine[]): (machine: MachineRecord) => CloudMachine | undefined {
+  const byId = new Map<string, CloudMachine>()
+  const byName = new Map<string, CloudMachine>()
+  for (const cloud of listed) {
+    if (!byId.has(cloud.id)) byId.set(cloud.id, cloud)
+    const namesake = byName.get(cloud.name)
+    if (namesake === undefined || compare(cloud.id, namesake.id) < 0) byName.set(cloud.name, cloud)
+  }
+  return ({ providerId, name }) => (providerId === null ? undefined : byId.get(providerId)) ?? byName.get(name)
 }
 
 /** Why absence from this list means nothing; null when it does. */

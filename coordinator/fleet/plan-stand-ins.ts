@@ -45,8 +45,9 @@ export function planStandIns(input: StandInInput): Plan<StandInAction> {
   const actions: StandInAction[] = []
   const reasons: Reason[] = []
   let wakeAtMs: number | null = null
-  const byId = new Map(input.machines.map((machine) => [machine.id, machine]))
   const coming = input.machines.filter(isComing)
+  if (coming.length === 0) return { actions, reasons, wakeAtMs }
+  const byId = new Map(input.machines.map((machine) => [machine.id, machine]))
   const standInOf = new Map<MachineId, MachineRecord>()
   for (const machine of input.machines)
     if (machine.standInFor !== undefined && isAlive(machine)) standInOf.set(machine.standInFor, machine)

@@ -7,7 +7,7 @@ export interface DirtyServices {
   readonly services: Set<ServiceId>
   /** Apps whose own record may have to be made, completed or deleted. */
   readonly apps: Set<string>
-  /** Everything: at the start, and now and then as a safety net. */
+  /** Everything: at the start, before anything else is marked, and now and then as a safety net. */
   markAll(): void
   markNode(nodeId: NodeId): void
   onState(change: StateChange): void
@@ -21,7 +21,25 @@ export function createDirtyServices(state: State, observed: Observed): DirtyServ
   const byNode = new Map<NodeId, Set<ServiceId>>()
   /** What was last known of a node, to tell a heartbeat from news. */
   const nodeKeys = new Map<NodeId, string>()
+  /** Services that have a record, by app. */
+  const recorded = new Map<string, Set<ServiceId>>()
+  /** Services that every node may concern, by app; apps without any are left out. */
+  const globals = new Map<string, readonly ServiceId[]>()
 
+  const noteService = (id: ServiceId) => {
+    const [app = ''] = id.split('/')
+    const ids = recorded.get(app) ?? new Set()
+    if (state.snapshot.get('service', id) === undefined) ids.delete(id)
+    else ids.add(id)
+    if (ids.size === 0) recorded.delete(app)
+    else recorded.set(app, ids)
+  }
+  const noteApp = (name: string) => {
+    const all = state.snapshot.get('app', name)?.spec.services ?? []
+    const ids = all.flatMap((service) => (service.mode === 'global' ? [serviceId(name, service.name)] : []))
+    if (ids.length === 0) globals.delete(name)
+    else globals.set(name, ids)
+  }
   const markService = (id: ServiceId) => {
     services.add(id)
     const [app = ''] = id.split('/')
@@ -35,11 +53,10 @@ export function createDirtyServices(state: State, observed: Observed): DirtyServ
   const markApp = (name: string) => {
     apps.add(name)
     for (const service of state.snapshot.get('app', name)?.spec.services ?? []) services.add(serviceId(name, service.name))
-    for (const record of state.snapshot.all('service').values()) if (record.id.startsWith(`${name}/`)) services.add(record.id)
+    for (const id of recorded.get(name) ?? []) services.add(id)
   }
   const markGlobal = () => {
-    for (const app of state.snapshot.all('app').values())
-      for (const service of app.spec.services) if (service.mode === 'global') services.add(serviceId(app.name, service.name))
+    for (const ids of globals.values()) for (const id of ids) services.add(id)
   }
   const readNode = (nodeId: NodeId) => {
     for (const id of byNode.get(nodeId) ?? []) markService(id)
@@ -62,19 +79,26 @@ export function createDirtyServices(state: State, observed: Observed): DirtyServ
     markAll() {
       for (const app of state.snapshot.all('app').values()) {
         apps.add(app.name)
+        noteApp(app.name)
         for (const service of app.spec.services) services.add(serviceId(app.name, service.name))
       }
-      for (const id of state.snapshot.all('service').keys()) markService(id)
+      for (const id of state.snapshot.all('service').keys()) {
+        noteService(id)
+        markService(id)
+      }
       for (const nodeId of state.snapshot.all('assignments').keys()) readNode(nodeId)
     },
     onState(change) {
       for (const { kind, key } of change.keys) {
         if (kind === 'service') {
+          noteService(key)
           markService(key)
           // What a job has completed is in its record.
           markDependants(key)
-        } else if (kind === 'app') markApp(key)
-        else if (kind === 'assignments') readNode(key)
+        } else if (kind === 'app') {
+          noteApp(key)
+          markApp(key)
+        } else if (kind === 'assignments') readNode(key)
         else if (kind === 'node') {
           nodeKeys.set(key, nodeKey(key))
           if (state.snapshot.get('node', key) === undefined) nodeKeys.delete(key)
