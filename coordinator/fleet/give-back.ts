@@ -19,7 +19,7 @@ import type { State } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import type { FleetRecords } from './fleet-records.ts'
 import { drainNode } from './node-actions.ts'
-import { budgetOf } from './plan-budget.ts'
+import { budgetOf, overrunOf } from './plan-budget.ts'
 import { type Hold, holdOf } from './pace.ts'
 import { planConsolidation } from './plan-consolidation.ts'
 import { type Holds, planHolds } from './plan-holds.ts'
@@ -91,10 +91,6 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
       nowMs: nowMs(),
       leads: deps.leads(),
     })
-    const overBudget =
-      budget.limitUsd !== null && budget.certainUsd > budget.limitUsd
-        ? `this month comes to $${budget.certainUsd.toFixed(2)} at least, over $${budget.limitUsd.toFixed(2)}`
-        : null
     const plan = planConsolidation(
       {
         nodes: deps.nodes(),
@@ -105,7 +101,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         pools: deps.pools(),
         hold: hold?.text ?? null,
         heldOf: (node) => heldOf(node, holds),
-        overBudget,
+        overBudget: overrunOf(budget),
         ghosts: [...deps.ghosts(), ...soonRequests(holds), ...leavingRequests()],
         room: Math.max(1, config.maxParallelDrains - leavingCount()),
         tried,

@@ -2,10 +2,12 @@
 import type { ServiceSpec } from '../../../shared/model/app.ts'
 import type { MachineRecord } from '../../../shared/model/node.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
+import { BUDGET_REASON } from '../../fleet/drain-reasons.ts'
 import { createBuyHold, createDownTimer, holdOf } from '../../fleet/pace.ts'
 import { type Ghost, GHOST_PRIORITY, planCapacity } from '../../fleet/plan-capacity.ts'
+import { budgetOf, overrunOf } from '../../fleet/plan-budget.ts'
 import { planConsolidation } from '../../fleet/plan-consolidation.ts'
-import type { PlacementNode, PlacementRequest } from '../../placement/model.ts'
+import type { PlacementNode, PlacementOptions, PlacementRequest } from '../../placement/model.ts'
 import { assumedNode } from '../../placement/plan-offline.ts'
 import { planPlacement } from '../../placement/plan-placement.ts'
 import { requestOf } from '../../placement/requests.ts'
@@ -17,6 +19,7 @@ export interface RubatoFleetSetup {
   readonly spec: ServiceSpec
   readonly pools: readonly SimPool[]
   readonly config: FleetConfig
+  readonly placement: PlacementOptions
 }
 
 export interface RubatoFleet {
@@ -24,7 +27,7 @@ export interface RubatoFleet {
   tick(predicted: number): void
 }
 
-export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFleetSetup): RubatoFleet {
+export function createRubatoFleet({ world, app, spec, pools, config, placement }: RubatoFleetSetup): RubatoFleet {
   const service = `${app}/${spec.name}`
   const requests = new Map<string, PlacementRequest>()
   const requestFor = (id: string): PlacementRequest => {
@@ -78,6 +81,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     const plan = planPlacement({
       requests: pending.map(({ id }) => requestFor(id)),
       nodes: joined().map((machine) => nodeOf(machine, null)),
+      options: placement,
     })
     for (const { instance, node } of plan.assignments) {
       const waiting = byId.get(instance)
@@ -98,7 +102,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
 
   /** `afterMs`: so long after this moment, until the next tick nothing else happens. */
   const capacity = (refused: readonly SimInstance[], predicted: number, afterMs: number) => {
-    const draining = world.machines.filter((machine) => machine.state === 'draining')
+    const draining = world.machines.filter(({ drain }) => drain !== null && !drain.reason.startsWith(BUDGET_REASON))
     const plan = planCapacity({
       refused: refused.map(({ id }) => requestFor(id)),
       ghosts: ghostsFor(predicted),
@@ -145,6 +149,9 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       lastError: null,
     }))
 
+  const budgetNow = (machines: readonly MachineRecord[]) =>
+    budgetOf({ machines, pools, limitUsd: config.budgetUsdPerMonth, nowMs: world.nowMs })
+
   const giveBack = (predicted: number) => {
     const hold = holdOf(
       {
@@ -162,6 +169,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     if (hold !== null) return
     if (world.revision === kept.revision && predicted === kept.predicted && world.nowMs < kept.untilMs) return
     const all = records()
+    const overBudget = config.budgetUsdPerMonth === null ? null : overrunOf(budgetNow(all))
     const byId = new Map(all.map((record) => [record.id, record]))
     const plan = planConsolidation(
       {
@@ -172,7 +180,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
         machines: all,
         pools,
         hold: null,
-        overBudget: null,
+        overBudget,
         ghosts: ghostsFor(predicted).map(({ request }) => request),
         room: config.maxParallelDrains,
         minNodeAgeMs: config.minNodeAgeMs,
@@ -184,7 +192,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     kept = { revision: world.revision, predicted, untilMs: plan.wakeAtMs ?? Number.POSITIVE_INFINITY }
     for (const action of plan.actions) {
       const machine = machineById(action.nodeId)
-      if (machine !== undefined) world.drain(machine, action.reason)
+      if (machine !== undefined) world.drain(machine, action.reason, config.drainDeadlineMs)
     }
   }
 
