@@ -134,6 +134,20 @@ describe('fleet loop: draining, giving back and moving', () => {
     expect((await bed.events('node.drain-forced')).length).toBeGreaterThan(0)
   })
 
+  it('a coordinator that has just started holds, and says that it is that', async () => {
+    const bed = await fleetBed([fleetPool('small')], { minNodeAgeMs: 1e9 })
+    await bed.ask(3)
+    await bed.clock.advance(60_000)
+    await bed.ask(1)
+    await bed.clock.advance(60_000)
+    expect(bed.nodes()).toHaveLength(2)
+    await bed.crash()
+    await bed.start()
+    await bed.clock.advance(40_000)
+    const held = bed.fleet.view().reasons.filter(({ code }) => code === 'rebalance-holds')
+    expect(held.map(({ text }) => text)).toEqual(['the coordinator has just started'])
+  })
+
   it('B5: onto a node that joined instances move one at a time, each copy first, within the hour’s budget', async () => {
     const roomy = { capacity: { cpuMillis: 4000, memoryBytes: 4 * GiB, diskBytes: 10 * GiB, slots: 50 } }
     const bed = await fleetBed([fleetPool('small', roomy)], { minNodeAgeMs: 1e9, rebalanceMovesPerHour: 2 })

@@ -20,7 +20,7 @@ import type { FleetConfig } from './config.ts'
 import type { FleetRecords } from './fleet-records.ts'
 import { drainNode } from './node-actions.ts'
 import { budgetOf, overrunOf } from './plan-budget.ts'
-import { type Hold, holdOf } from './pace.ts'
+import { firmHoldOf, type Hold } from './pace.ts'
 import { planConsolidation } from './plan-consolidation.ts'
 import { type Holds, planHolds } from './plan-holds.ts'
 import type { PoolLead } from './plan-leads.ts'
@@ -74,6 +74,8 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   }
   /** Nodes that consolidation has looked at in this round of all. */
   let tried: ReadonlySet<NodeId> = new Set()
+  /** Nodes that rebalancing has asked for something to move, in its round. */
+  let asked: ReadonlySet<NodeId> = new Set()
   let moved: readonly { readonly atMs: number; readonly copyOf: InstanceId }[] = []
 
   const consolidate = async () => {
@@ -125,19 +127,25 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   const rebalance = async () => {
     if (config.rebalanceMovesPerHour === 0) return null
     moved = moved.filter(({ atMs }) => nowMs() - atMs < HOUR_MS)
-    const holds = holdsNow()
+    let known: Holds | null = null
+    const holds = () => {
+      known ??= holdsNow()
+      return known
+    }
     const plan = planRebalance(
       {
         nodes: deps.nodes(),
         joinedAtMsOf: (id) => state.snapshot.get('node', id)?.joinedAtMs ?? 0,
-        movableOn: (id) => movableOn(id).filter(({ service }) => !holds.services.has(service)),
-        hold: movingNow() ?? holdOfAll(holds)?.text ?? null,
+        movableOn: (id) => movableOn(id).filter(({ service }) => !holds().services.has(service)),
+        hold: () => movingNow() ?? holdOfAll(holds())?.text ?? null,
         movedAtMs: moved.map(({ atMs }) => atMs),
         weights: deps.weights ?? DEFAULT_WEIGHTS,
+        tried: asked,
         config,
       },
       nowMs(),
     )
+    asked = plan.tried
     deps.note('rebalance', plan.reasons)
     for (const action of plan.actions)
       if (await deps.records.move(action)) moved = [...moved, { atMs: nowMs(), copyOf: action.instance }]
@@ -222,22 +230,14 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   }
 
   /** Against everything at once. */
-  const holdOfAll = ({ manySilent, manyWaiting }: Holds): Hold | null =>
-    manySilent !== null
-      ? { text: manySilent, always: true }
-      : holdOf(
-          {
-            frozen: observed.frozen?.reason ?? null,
-            leaving: leavingCount(),
-            silent: null,
-            coming: null,
-            waiting: manyWaiting,
-            updating: null,
-            lastUpAtMs: startedAtMs,
-            config,
-          },
-          nowMs(),
-        )
+  const holdOfAll = ({ manySilent, manyWaiting }: Holds): Hold | null => {
+    if (manySilent !== null) return { text: manySilent, always: true }
+    const firm = firmHoldOf({ frozen: observed.frozen?.reason ?? null, leaving: leavingCount(), config })
+    if (firm !== null) return firm
+    if (manyWaiting !== null) return { text: manyWaiting, always: false }
+    const isFresh = nowMs() - startedAtMs < config.downIntervalMs
+    return isFresh ? { text: 'the coordinator has just started', always: false } : null
+  }
 
   const heldOf = (node: PlacementNode, { pools, services }: Holds): string | null => {
     const pool = node.pool === null ? undefined : pools.get(node.pool)

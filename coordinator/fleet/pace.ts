@@ -88,15 +88,19 @@ export interface HoldInput {
   readonly config: Pick<FleetConfig, 'maxParallelDrains' | 'downIntervalMs'>
 }
 
+/** What holds even for the budget's sake and whatever the cluster is like: a freeze, and enough nodes that leave already. Pure. */
+export function firmHoldOf({ frozen, leaving, config }: Pick<HoldInput, 'frozen' | 'leaving' | 'config'>): Hold | null {
+  if (frozen !== null) return { text: `frozen: ${frozen}`, always: true }
+  if (leaving < config.maxParallelDrains) return null
+  const nodes = `${leaving} node${leaving === 1 ? ' is' : 's are'}`
+  return { text: `${nodes} being given back, ${config.maxParallelDrains} at a time`, always: true }
+}
+
 /** Gives nothing back while anything else is under way. Pure. */
 export function holdOf(input: HoldInput, nowMs: number): Hold | null {
-  const { leaving, config } = input
-  if (input.frozen !== null) return { text: `frozen: ${input.frozen}`, always: true }
-  if (leaving >= config.maxParallelDrains)
-    return {
-      text: `${leaving} node${leaving === 1 ? ' is' : 's are'} being given back, ${config.maxParallelDrains} at a time`,
-      always: true,
-    }
+  const { config } = input
+  const firm = firmHoldOf(input)
+  if (firm !== null) return firm
   if (input.silent !== null) return { text: `${input.silent} has not reported`, always: true }
   if (input.coming !== null) return { text: `${input.coming} is on its way`, always: false }
   if (input.waiting !== null) return { text: `${input.waiting} has instances waiting`, always: false }

@@ -15,6 +15,7 @@ import { planPlacement } from '../placement/plan-placement.ts'
 import { BUDGET_REASON } from './drain-reasons.ts'
 import { isAlive } from './machine-states.ts'
 import { spareRoom } from './spare-room.ts'
+import { turnsOf } from './turns.ts'
 
 export interface ConsolidationAction {
   readonly kind: 'drain'
@@ -58,12 +59,8 @@ export interface ConsolidationPlan extends Plan<ConsolidationAction> {
   readonly tried: ReadonlySet<NodeId>
 }
 
-/** Work of half a pass, in nodes that placement looks at: about 25 ms. Beyond that heartbeats and the store's lease would wait for it. */
-const WORK_PER_HALF = 2_500
 /** Asking what runs on a node, and whether it may fit, in the same measure. */
 const WORK_PER_INSTANCE = 0.2
-/** On a small cluster work is no limit: so many are tried at most in either half. */
-const TRIED_PER_HALF = 10
 
 export function planConsolidation(input: ConsolidationInput, nowMs: number): ConsolidationPlan {
   const reasons: Reason[] = []
@@ -179,41 +176,6 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Con
     spare = spareRoom(others)
   }
   return { actions, reasons, wakeAtMs, tried: turns.tried() }
-}
-
-/**
- * Who has a turn in this pass: in its first half everybody in order, in its second those that had none since all last had. Either half
- * ends with the node that uses up its work.
- */
-function turnsOf(before: ReadonlySet<NodeId>) {
-  const tried = new Set(before)
-  let isFirstHalf = true
-  let work = 0
-  let placed = 0
-  let hasLeftOut = false
-  const isSpent = () => work >= WORK_PER_HALF || placed >= TRIED_PER_HALF
-  return {
-    take(id: NodeId): boolean {
-      if (isFirstHalf && isSpent()) {
-        isFirstHalf = false
-        work = 0
-        placed = 0
-      }
-      const mayGo = isFirstHalf || (!isSpent() && !before.has(id))
-      if (mayGo) tried.add(id)
-      else if (!before.has(id)) hasLeftOut = true
-      return mayGo
-    },
-    spend(amount: number, placements = 0): void {
-      work += amount
-      placed += placements
-    },
-    leaveRest(): void {
-      hasLeftOut = true
-    },
-    /** Once everybody had a turn, all begin anew. */
-    tried: (): ReadonlySet<NodeId> => (hasLeftOut ? tried : new Set()),
-  }
 }
 
 /** The nodes that could take one of the requests, with those whose volumes or instances the others' places depend on. */

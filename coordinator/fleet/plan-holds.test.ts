@@ -44,7 +44,7 @@ describe('what stands against giving back', () => {
       ['s/b', 's/b has instances waiting'],
     ])
     expect(holds(of(2)).manyWaiting).toBeNull()
-    expect(holds(of(201)).manyWaiting).toBe('201 instances')
+    expect(holds(of(201)).manyWaiting).toBe('201 instances wait for room')
   })
 
   it('a machine on its way or bought a moment ago, and a node taken back, hold their own pool only', () => {

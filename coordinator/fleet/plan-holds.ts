@@ -61,7 +61,7 @@ export function planHolds(input: HoldsInput, nowMs: number): Holds {
   return {
     silent,
     manySilent: isMany ? `${silent.length} nodes have not reported` : null,
-    manyWaiting: waiting > MANY_WAITING ? `${waiting} instances` : null,
+    manyWaiting: waiting > MANY_WAITING ? `${waiting} instances wait for room` : null,
     services,
     pools,
   }

@@ -24,7 +24,7 @@ function plan(overrides: Partial<RebalanceInput>) {
       nodes: [node('n-1', 90), node('n-2', 80), node('n-3', 0)],
       joinedAtMsOf: (id) => (id === 'n-3' ? NOW - 60_000 : 0),
       movableOn: (id) => (id === 'n-3' ? [] : [request(`s/a/${id.slice(2)}/1`, 20), request(`s/a/${id.slice(2)}0/1`, 10)]),
-      hold: null,
+      hold: () => null,
       movedAtMs: [],
       weights: DEFAULT_WEIGHTS,
       config: { rebalanceMovesPerHour: 2, rebalanceImbalancePercent: 40 },
@@ -42,7 +42,7 @@ describe('rebalancing', () => {
   it('leaves small imbalances, old nodes and a fleet that is busy alone', () => {
     expect(plan({ nodes: [node('n-1', 39), node('n-3', 0)] }).actions).toEqual([])
     expect(plan({ joinedAtMsOf: () => 0 }).actions).toEqual([])
-    const held = plan({ hold: 'shop/web is being updated' })
+    const held = plan({ hold: () => 'shop/web is being updated' })
     expect(held.actions).toEqual([])
     expect(held.reasons[0]?.text).toBe('shop/web is being updated')
     expect(plan({ config: { rebalanceMovesPerHour: 0, rebalanceImbalancePercent: 40 } }).actions).toEqual([])
@@ -81,6 +81,53 @@ describe('rebalancing', () => {
     expect(plan({ nodes: neighbours, movableOn: movableOn(beside) }).actions).toEqual([])
     const unwanted = [there('n-1', 90, 'za', ['s/a']), there('n-3', 10, 'za', ['s/loud'])]
     expect(plan({ nodes: unwanted, movableOn: movableOn(request('s/a/1/1', 20, { avoid: ['s/loud'] })) }).actions).toEqual([])
+  })
+
+  it('asks what holds only when there is something to even out', () => {
+    const held: string[] = []
+    const hold = () => {
+      held.push('asked')
+      return null
+    }
+    plan({ hold, joinedAtMsOf: () => 0 })
+    plan({ hold, nodes: [node('n-1', 39), node('n-3', 0)] })
+    expect(held).toEqual([])
+    plan({ hold })
+    expect(held).toEqual(['asked'])
+  })
+
+  it('gives everybody a turn: in a large cluster a pass asks few nodes, and who can give something is found all the same', () => {
+    const nodes = Array.from({ length: 3_000 }, (_, index) =>
+      node(`n-${String(index).padStart(4, '0')}`, 90, { services: new Map([['s/a', 10]]) }),
+    )
+    // Of equally full ones the highest id comes first.
+    const last = 'n-0000'
+    let asked = 0
+    const movableOn = (id: string) => {
+      asked += 1
+      return id === last ? [request('s/a/1/1', 20)] : []
+    }
+    let tried: ReadonlySet<string> = new Set()
+    for (let pass = 0; pass < 10; pass += 1) {
+      asked = 0
+      const result = plan({
+        nodes: [...nodes, node('n-new', 0)],
+        joinedAtMsOf: (id) => (id === 'n-new' ? NOW - 60_000 : 0),
+        movableOn,
+        tried,
+      })
+      expect(asked).toBeLessThan(1_200)
+      tried = result.tried
+      if (result.actions.length > 0) {
+        expect(result.actions[0]?.from).toBe(last)
+        expect(pass).toBeGreaterThan(0)
+        return
+      }
+      // Soon again, until all had their turn.
+      expect(result.wakeAtMs).toBe(NOW + 1_000)
+      expect(result.reasons[0]?.code).toBe('rebalance-turns')
+    }
+    throw new Error('who could give something had no turn')
   })
 
   it('liveness: repeated until nothing more is worth moving, it ends within the imbalance', () => {

@@ -2,9 +2,11 @@
 import { DEFAULT_FLEET_CONFIG } from '../../coordinator/fleet/config.ts'
 import { planCapacity } from '../../coordinator/fleet/plan-capacity.ts'
 import { planConsolidation } from '../../coordinator/fleet/plan-consolidation.ts'
-import type { PlacementRequest } from '../../coordinator/placement/model.ts'
+import { planRebalance } from '../../coordinator/fleet/plan-rebalance.ts'
+import { DEFAULT_WEIGHTS, type PlacementRequest } from '../../coordinator/placement/model.ts'
 import { aMachineRecord, aPool } from '../builders/records.ts'
 import { aRequest } from '../builders/requests.ts'
+import { aPlacement } from '../builders/specs.ts'
 import { mixedNodes } from './placement-mixes.ts'
 import type { BenchResult } from './result.ts'
 import { median, spread } from './statistics.ts'
@@ -56,6 +58,27 @@ export function benchFleet(): readonly BenchResult[] {
     if (plan.actions.length > 0) throw new Error('a node of the full cluster was given back')
     tried = plan.tried
   }
+  const joined = { ...first(nodes), id: 'n-joined', taints: ['gpu'], free: capacity, services: new Map<string, number>() }
+  const rules = aPlacement({ spreadOver: ['node.zone'] })
+  const spreadOn = new Map([...runsOn].map(([id, requests]) => [id, requests.map((request) => ({ ...request, rules }))]))
+  let asked: ReadonlySet<string> = new Set()
+  const evenOut = () => {
+    const plan = planRebalance(
+      {
+        nodes: [...nodes, joined],
+        joinedAtMsOf: (id) => (id === joined.id ? now - 60_000 : 0),
+        movableOn: (id) => spreadOn.get(id) ?? [],
+        hold: () => null,
+        movedAtMs: [],
+        weights: DEFAULT_WEIGHTS,
+        tried: asked,
+        config: DEFAULT_FLEET_CONFIG,
+      },
+      now,
+    )
+    if (plan.actions.length > 0) throw new Error('an instance moved onto a node whose taint it does not tolerate')
+    asked = plan.tried
+  }
   const buyNothing = () =>
     planCapacity({
       ...common,
@@ -70,8 +93,17 @@ export function benchFleet(): readonly BenchResult[] {
     })
   return [
     figure(`fleet.consolidation_ms_${NODES}_full_nodes`, cpuMsOf(giveBack), `${NODES * PER_NODE} instances, none fits elsewhere`),
+    figure(
+      `fleet.rebalance_ms_${NODES}_full_nodes`,
+      cpuMsOf(evenOut),
+      'spread over zones; one empty node joined, none may move there',
+    ),
     figure(`fleet.capacity_ms_${NODES}_nodes`, cpuMsOf(buyNothing), 'nothing waits, nothing is expected'),
   ]
+}
+
+function first<T>([item]: readonly T[]): T {
+  return item as T
 }
 
 function serviceOf(node: number, slot: number): string {
