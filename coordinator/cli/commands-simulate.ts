@@ -11,7 +11,7 @@ import { DEFAULT_SERVICE_MODEL, type ServiceModel, serviceTables } from '../simu
 import { CliError, EXIT } from './io.ts'
 import { durationMs, type Session } from './session.ts'
 import { readHistory, readService, readTrace, refused } from './simulate-input.ts'
-import { readSettings, unmodelled } from './simulate-settings.ts'
+import { alone, readSettings, unmodelled } from './simulate-settings.ts'
 import type { AddVerb } from './verbs.ts'
 
 interface SimulateFlags {
@@ -71,7 +71,8 @@ export function addSimulate(add: AddVerb): void {
         ? await readTrace(session, flags.trace, flags.gaps)
         : await readHistory(session, flags.history, { gaps: flags.gaps, fromMs: givenFromMs })
     const { trace } = given
-    const { app, spec, rules } = await readService(session, flags.app, flags.service)
+    const { app, spec: whole, rules } = await readService(session, flags.app, flags.service)
+    const spec = alone(whole)
     const settings = await readSettings(session.io, flags.pools ?? null)
     const { pools } = settings
     const tables = serviceTables(modelOf(flags, rules.objective?.latencyP95Ms ?? DEFAULT_SERVICE_MODEL.latencyMs))
@@ -80,7 +81,7 @@ export function addSimulate(add: AddVerb): void {
       ...(settings.ineffective.length === 0
         ? []
         : [`${flags.pools}: without effect in a simulation: ${settings.ineffective.join(', ')}`]),
-      ...unmodelled(spec).map((text) => `${flags.app}: ${spec.name}: ${text}`),
+      ...unmodelled(whole).map((text) => `${flags.app}: ${spec.name}: ${text}`),
     ]
     for (const warning of warnings) session.note(`warning: ${warning}`)
     const perUnit =

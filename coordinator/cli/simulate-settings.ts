@@ -83,6 +83,16 @@ function assumedProviders(pools: readonly PoolSettings[]): Readonly<Record<strin
   )
 }
 
+/** The service without what it asks for of others, which are not there. */
+export function alone(spec: ServiceSpec): ServiceSpec {
+  const { affinity } = spec.placement
+  if (affinity === null) return spec
+  const own = (names: readonly string[]) => names.filter((name) => name === spec.name)
+  const [near, avoid] = [own(affinity.near), own(affinity.avoid)]
+  if (near.length === affinity.near.length && avoid.length === affinity.avoid.length) return spec
+  return { ...spec, placement: { ...spec.placement, affinity: { ...affinity, near, avoid } } }
+}
+
 /** What the service asks for and the model does not know, a sentence each. */
 export function unmodelled(spec: ServiceSpec): readonly string[] {
   const { placement, unit } = spec
@@ -90,7 +100,7 @@ export function unmodelled(spec: ServiceSpec): readonly string[] {
   if (placement.scheduler !== undefined)
     found.push(`the scheduler ${placement.scheduler} is not asked; the built-in one chooses the machines`)
   if (hasVolumes(spec)) found.push('local volumes are not kept in place: instances move to other machines')
-  if (placement.affinity !== null) found.push('affinity has no effect: the service is alone on its machines')
+  if (alone(spec) !== spec) found.push('affinity to other services has no effect: it is alone on its machines')
   if (unit.load.some(({ kind }) => kind === 'memory'))
     found.push('load by memory is replayed as if it divided among the instances')
   if (unit.singletonStrictMs !== null) found.push('singleton: strict has no effect: no agent is ever silent')

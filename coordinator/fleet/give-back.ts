@@ -22,7 +22,7 @@ import { drainNode } from './node-actions.ts'
 import { budgetOf, overrunOf } from './plan-budget.ts'
 import { firmHoldOf, type Hold } from './pace.ts'
 import { planConsolidation } from './plan-consolidation.ts'
-import { type Holds, planHolds } from './plan-holds.ts'
+import { holdOn, type Holds, planHolds } from './plan-holds.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { planRebalance } from './plan-rebalance.ts'
 
@@ -102,7 +102,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         machines,
         pools: deps.pools(),
         hold: hold?.text ?? null,
-        heldOf: (node) => heldOf(node, holds),
+        heldOf: (node) => holdOn(node, holds),
         overBudget: overrunOf(budget),
         ghosts: [...deps.ghosts(), ...soonRequests(holds), ...leavingRequests()],
         room: Math.max(1, config.maxParallelDrains - leavingCount()),
@@ -237,16 +237,6 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     if (manyWaiting !== null) return { text: manyWaiting, always: false }
     const isFresh = nowMs() - startedAtMs < config.downIntervalMs
     return isFresh ? { text: 'the coordinator has just started', always: false } : null
-  }
-
-  const heldOf = (node: PlacementNode, { pools, services }: Holds): string | null => {
-    const pool = node.pool === null ? undefined : pools.get(node.pool)
-    if (pool !== undefined) return pool
-    for (const service of node.services.keys()) {
-      const why = services.get(service)
-      if (why !== undefined) return why
-    }
-    return null
   }
 
   /** What may need a place in a moment: what waits for one, and what runs on nodes that are silent. */
