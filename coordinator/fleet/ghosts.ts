@@ -4,10 +4,11 @@
  */
 import { compare } from '../../shared/compare.ts'
 import type { Pool } from '../../shared/model/node.ts'
-import { parseInstanceId } from '../../shared/model/identity.ts'
+import { type InstanceId, parseInstanceId } from '../../shared/model/identity.ts'
 import { requestOfRecord } from '../placement/node-view.ts'
 import type { PlacementRequest } from '../placement/model.ts'
 import { type ChargeOf, type RequestContext, requestOf } from '../placement/requests.ts'
+import type { InstanceRecord } from '../state/objects.ts'
 import type { Snapshot } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import { INTERRUPTED_BY } from './drain-reasons.ts'
@@ -45,15 +46,31 @@ function predictedGhosts({ snapshot, predicted, chargeOf }: Parameters<typeof gh
     const app = snapshot.get('app', appName)
     const spec = app?.spec.services.find((candidate) => candidate.name === name)
     if (!app || app.removing || !spec || spec.mode !== 'replicated') continue
-    let present = 0
-    for (const record of snapshot.instancesOf(service)) if (record.goal === 'run' && record.replaces === null) present += 1
+    const present = providedFor(snapshot, snapshot.instancesOf(service))
     const of = { app: appName, spec, revision: app.revision, home: null, ...(chargeOf ? { chargeOf } : {}) }
     ghosts.push(...ghostsAhead(of, count, present))
   }
   return ghosts
 }
 
-/** Those that one service lacks of `count` when `present` instances are wanted already. None of one that keeps data. */
+/**
+ * How many instances have a place or look for one. One that is being replaced and its replacement are one (which goes on saying what it
+ * replaced when that is long gone); but the place of whoever leaves a node that stays is free in a moment, so that a move buys nothing.
+ */
+function providedFor(snapshot: Snapshot, records: readonly InstanceRecord[]): number {
+  const slots = new Set<number>()
+  const replaced = new Set<InstanceId>()
+  for (const { id, goal, replaces } of records) {
+    if (goal !== 'run') continue
+    slots.add(parseInstanceId(id)?.slot ?? 0)
+    if (replaces !== null) replaced.add(replaces)
+  }
+  const leaves = ({ id, goal, nodeId }: InstanceRecord) =>
+    (goal !== 'run' || replaced.has(id)) && nodeId !== null && snapshot.get('node', nodeId)?.availability === 'active'
+  return slots.size + records.filter(leaves).length
+}
+
+/** Those that one service lacks of `count` when `present` of them are provided for. None of one that keeps data. */
 export function ghostsAhead(of: RequestContext, count: number, present: number): Ghost[] {
   const service = `${of.app}/${of.spec.name}`
   const missing = Math.min(MOST_AHEAD, (Number.isFinite(count) ? Math.ceil(count) : 0) - present)
