@@ -145,11 +145,12 @@ describe('rubato simulate', () => {
       source: '',
       warnings: [{ path: '/services/web/build', message: 'build is ignored', line: 3, column: 5 }],
     })
-    const { err, out } = await simulate('--policy', 'fixed', '-o', 'json')
+    const { err, out } = await simulate('--policy', 'fixed', '--boot', '15m', '-o', 'json')
     expect(err).toContain('compose.yaml:3:5: warning: build is ignored')
     expect(err).toContain('warning: compose.yaml: web: the scheduler coolest is not asked')
     expect(err).toContain('warning: compose.yaml: web: load by memory')
-    expect(JSON.parse(out).warnings).toHaveLength(2)
+    expect(err).toContain('warning: a coordinator gives up machines that have not joined within 10m')
+    expect(JSON.parse(out).warnings).toHaveLength(3)
   })
 
   it('O6: replays what the coordinator measured of a service', async () => {

@@ -76,8 +76,15 @@ export function addSimulate(add: AddVerb): void {
     const settings = await readSettings(session.io, flags.pools ?? null)
     const { pools } = settings
     const tables = serviceTables(modelOf(flags, rules.objective?.latencyP95Ms ?? DEFAULT_SERVICE_MODEL.latencyMs))
+    const boots = flags.boot.split(',').map((text) => duration('--boot', text))
+    const { joinDeadlineMs } = settings.policy.fleet
     const warnings = [
       ...given.warnings,
+      ...(boots.some((bootMs) => bootMs >= joinDeadlineMs)
+        ? [
+            `a coordinator gives up machines that have not joined within ${formatDuration(joinDeadlineMs)}: raise fleet.joinDeadline above what --boot says`,
+          ]
+        : []),
       ...(settings.ineffective.length === 0
         ? []
         : [`${flags.pools}: without effect in a simulation: ${settings.ineffective.join(', ')}`]),
@@ -90,7 +97,6 @@ export function addSimulate(add: AddVerb): void {
     const fromMs = startOf(givenFromMs, trace.startMs, demand.endMs)
     const policies = policiesNamed(flags.policy)
     const runs: ReportRun[] = []
-    const boots = flags.boot.split(',').map((text) => duration('--boot', text))
     for (const bootMs of boots) {
       const simPools = pools.map((pool) => simPool(pool, `${app}/${spec.name}`, spec, bootMs))
       if (!simPools.some(({ holds, max }) => holds > 0 && max > 0))
