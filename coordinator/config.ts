@@ -2,7 +2,6 @@
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { isTimeZone, zoneOfAbbreviation } from '../shared/time-zone.ts'
 import type { Fault } from '../shared/errors.ts'
 import type { Pool } from '../shared/model/node.ts'
 import {
@@ -19,11 +18,12 @@ import {
   urlListSetting,
 } from '../shared/setting-kinds.ts'
 import { resolveSchedulers, type SchedulerConfig, schedulersSchema, type SchedulersSettings } from './schedulers/config.ts'
-import { DEFAULT_FLEET_CONFIG, type FleetConfig } from './fleet/config.ts'
+import { decidingConfig } from './deciding-settings.ts'
+import type { FleetConfig } from './fleet/config.ts'
 import { configError, type LoadedSettings, loadSettings, type SettingsSources } from '../shared/settings.ts'
 import type { ScoreWeights } from './placement/model.ts'
-import { WEIGHT_SETTINGS, weightsOf } from './placement/weights.ts'
-import { type PoolSettings, poolSchema, type ProviderSettings, providersSchema, resolvePools } from './pool-settings.ts'
+import { WEIGHT_SETTINGS } from './placement/weights.ts'
+import { type PoolSettings, poolSchema, type ProviderSettings, providersSchema } from './pool-settings.ts'
 
 /** Every setting of the coordinator. */
 export const coordinatorSettings = {
@@ -226,7 +226,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
   const loaded = await loadSettings(coordinatorSettings, COORDINATOR_ENV_PREFIX, sources)
   const { values } = loaded
   const faults: Fault[] = []
-  const pools = resolvePools(values.pools, values.providers, (path) => loaded.locate('pools', path), faults)
+  const deciding = decidingConfig(loaded, values.providers, faults)
   const tls = await resolveTls(loaded, sources, faults)
   const schedulers = await resolveSchedulers(values.schedulers, (path) => loaded.locate('schedulers', path), sources, faults)
   const advertiseUrls = resolveUrls(loaded, tls.kind === 'off' ? 'http' : 'https', faults)
@@ -234,11 +234,6 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
     faults.push({ ...loaded.locate('liveness.suspect'), message: 'liveness.suspect must be longer than liveness.heartbeat.' })
   if (values['liveness.lost'] <= values['liveness.suspect'])
     faults.push({ ...loaded.locate('liveness.lost'), message: 'liveness.lost must be longer than liveness.suspect.' })
-  if (!isTimeZone(values['forecast.timeZone']))
-    faults.push({
-      ...loaded.locate('forecast.timeZone'),
-      message: `${values['forecast.timeZone']} is no time zone that this host knows; write one of the IANA database, such as ${zoneOfAbbreviation(values['forecast.timeZone']) ?? 'Europe/Berlin'}.`,
-    })
   if (faults.length > 0) throw configError(faults)
   return Object.freeze({
     stateDir: values.stateDir,
@@ -249,39 +244,8 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
     tls,
     logLevel: values.logLevel,
     agentBinaryDir: values.agentBinaryDir,
-    pools: Object.freeze(pools),
+    ...deciding,
     providers: values.providers,
-    fleet: Object.freeze({
-      ...DEFAULT_FLEET_CONFIG,
-      enabled: values['fleet.enabled'],
-      minNodeAgeMs: values['fleet.minNodeAge'],
-      downIntervalMs: values['fleet.downInterval'],
-      joinDeadlineMs: values['fleet.joinDeadline'],
-      drainDeadlineMs: values['fleet.drainDeadline'],
-      reapIntervalMs: values['fleet.reapInterval'],
-      forceGraceMs: values['fleet.forceGrace'],
-      entrySettleMs: values['fleet.entrySettle'],
-      orphanGraceMs: values['fleet.orphanGrace'],
-      missingMs: values['fleet.missing'],
-      silentNodeMs: values['fleet.silentNode'],
-      takeoverMs: values['fleet.takeover'],
-      capacityCoolDownMs: values['fleet.capacityCoolDown'],
-      quotaCoolDownMs: values['fleet.quotaCoolDown'],
-      callTimeoutMs: values['fleet.callTimeout'],
-      buyHoldMs: values['fleet.buyHold'],
-      maxParallelCreates: values['fleet.maxParallelCreates'],
-      maxBuysPerPass: values['fleet.maxBuysPerPass'],
-      headroomPercent: values['fleet.headroomPercent'],
-      spareSlots: values['fleet.spareSlots'],
-      spareSlotCpuMillis: Math.round(values['fleet.spareSlotCpus'] * 1000),
-      spareSlotMemoryBytes: values['fleet.spareSlotMemoryMiB'] * 2 ** 20,
-      slowBootFactor: values['fleet.slowBootFactor'],
-      maxParallelDrains: values['fleet.maxParallelDrains'],
-      minSavingsRatio: values['fleet.minSavingsRatio'],
-      rebalanceMovesPerHour: values['fleet.rebalance.maxMovesPerHour'],
-      rebalanceImbalancePercent: values['fleet.rebalance.imbalancePercent'],
-      budgetUsdPerMonth: values.budgetUsdPerMonth,
-    }),
     liveness: Object.freeze({
       heartbeatMs: values['liveness.heartbeat'],
       suspectMs: values['liveness.suspect'],
@@ -291,13 +255,6 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
     }),
     keysStaleAfterMs: values.keysStaleAfter,
     history: Object.freeze({ maxBytes: values['history.maxBytes'] }),
-    forecast: Object.freeze({ timeZone: values['forecast.timeZone'] }),
-    placement: Object.freeze({
-      strategy: values['placement.strategy'],
-      evictedPercentPerHour: values['placement.evictedPercentPerHour'],
-      operatorMaxPriority: values['placement.operatorMaxPriority'],
-      weights: weightsOf(values),
-    }),
     schedulers: Object.freeze(schedulers),
     printable: loaded.printable,
   })

@@ -36,7 +36,7 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
   else if (view.scale && view.pinned === null) say('not-decided', 'Scaling has not looked at it since the coordinator started.')
   if (view.forecast) {
     say('forecast', describeForecast(view.forecast))
-    if (view.forecast.errorVsPersistence !== null) say('forecasters', describeContest(explain.forecasters(id)))
+    if (view.forecast.judged) say('forecasters', describeContest(explain.forecasters(id)))
   }
   if (view.objective) say('objective', describeObjective(view.objective))
   const parts = explain.decisions(id)[0]?.load.parts
@@ -85,11 +85,11 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
   }
 }
 
-function describeForecast({ method, trusted, horizonMs, peakPercent, errorVsPersistence }: ForecastView): string {
+function describeForecast({ method, trusted, judged, horizonMs, peakPercent, errorVsPersistence }: ForecastView): string {
   const minutes = Math.round(horizonMs / 60_000)
   if (trusted)
     return `Forecast by ${method}: up to ${Math.round(peakPercent)} % of one instance within ${minutes} min; it errs ${(errorVsPersistence ?? 1).toFixed(2)} times as much as "as it is now" would.`
-  return errorVsPersistence === null
+  return !judged
     ? 'No forecast yet: a day of demand must be seen first.'
     : `No forecast is used: nothing told its demand of the next ${minutes} min better than "as it is now" lately.`
 }

@@ -2,7 +2,10 @@ import { describe, expect, it } from 'vitest'
 import { apiBed } from '../../test/builders/api-bed.ts'
 import { anAppRecord, aServiceRecord } from '../../test/builders/records.ts'
 import { anAppSpec, aScale, aServiceSpec } from '../../test/builders/specs.ts'
+import { seededRandom } from '../../shared/random.ts'
+import { createDemandForecaster } from '../forecast/demand-forecaster.ts'
 import type { DecisionRecord } from '../scaling/decision-log.ts'
+import type { ApiDeps } from './deps.ts'
 
 const decision = (atMs: number, code: DecisionRecord['code'], wanted: number, wish: number): DecisionRecord => ({
   atMs,
@@ -39,12 +42,13 @@ interface Answer {
   readonly decisions: readonly unknown[]
 }
 
-async function bedWithDecisions() {
+async function bedWithDecisions(explain: Partial<ApiDeps['explain']> = {}) {
   const bed = await apiBed()
   Object.assign(bed.deps.explain, {
     objective: () => objective,
     turnsPerHour: () => 2,
     decisions: () => [decision(2_000, 'steady', 3, 3), decision(1_000, 'up', 2, 3)],
+    ...explain,
   })
   const change = bed.state.change()
   change.put('app', 'shop', anAppRecord({ spec: anAppSpec({ services: [aServiceSpec({ scale: aScale() })] }) }))
@@ -68,6 +72,25 @@ describe('scaling in the API', () => {
     expect(texts).toContain('up 2 → 3: because up')
     expect(texts).toContain('changed direction 2 times')
     expect(texts).toContain('uses 12.3 % when idle, and a request takes 5.7 ms of it')
+  })
+  it.each([
+    [2, 'No forecast yet: a day of demand must be seen first.', false],
+    [30, 'No forecast is used: nothing told its demand of the next 5 min better than "as it is now" lately.', true],
+  ])('after %i hours of a random walk explain says of the forecast what is true by then', async (hours, text, tellsErrors) => {
+    const forecaster = createDemandForecaster()
+    const random = seededRandom(3)
+    let demand = 1_000
+    for (let minute = 0; minute < 60 * hours; minute += 1) {
+      demand = Math.max(100, demand + 40 * (random.next() - 0.5))
+      forecaster.observe(60_000 * minute, demand)
+    }
+    const get = await bedWithDecisions({
+      forecast: () => forecaster.forecast(300_000),
+      forecasters: () => forecaster.standings(300_000),
+    })
+    const texts = (await get('/v1/services/shop/web/explain')).reasons.map((reason) => reason.text)
+    expect(texts).toContain(text)
+    expect(texts.some((each) => each.startsWith('Errors of the forecasters'))).toBe(tellsErrors)
   })
   it('decisions come with what they were made from, newest first', async () => {
     const get = await bedWithDecisions()

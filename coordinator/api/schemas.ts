@@ -24,10 +24,12 @@ const forecastView = z
     /** `persistence` (as it is now) while nothing beats it. */
     method: z.string(),
     trusted: z.boolean(),
+    /** A day of demand has been scored. */
+    judged: z.boolean(),
     horizonMs: z.number(),
     /** Highest demand to be expected within the horizon: nine values in ten lie below. Percent of one instance. */
     peakPercent: z.number(),
-    /** Mean absolute error over the last days ÷ that of persistence; null before a day of demand was seen. */
+    /** Mean absolute error over the last days ÷ that of persistence, which is 1 while nothing else is judged; null before any error is known. */
     errorVsPersistence: z.number().nullable(),
   })
   .openapi('Forecast')

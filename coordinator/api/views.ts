@@ -176,8 +176,8 @@ function viewObjective(objective: ObjectiveView | null): ServiceView['objective'
 
 function viewForecast(forecast: DemandForecast | null): ForecastView | null {
   if (forecast === null) return null
-  const { method, isTrusted, horizonMs, peak, errorVsPersistence } = forecast
-  return { method, trusted: isTrusted, horizonMs, peakPercent: peak, errorVsPersistence }
+  const { method, isTrusted, isJudged, horizonMs, peak, errorVsPersistence } = forecast
+  return { method, trusted: isTrusted, judged: isJudged, horizonMs, peakPercent: peak, errorVsPersistence }
 }
 
 export function viewApp(world: World, app: AppRecord): AppView {

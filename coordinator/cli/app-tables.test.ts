@@ -62,7 +62,14 @@ const line = (fields: Partial<ServiceView>) => table([aView(fields)], null)[1] ?
 describe('services in a table', () => {
   it('load stands beside the threshold, the objective says whether it is kept, the forecast how many instances it needs', () => {
     const objective = { latencyP95Ms: 200, p95Ms: 251, kept: false, shareOfTime: 1, shareOfRequests: 1, shiftPercent: 0 }
-    const forecast = { method: 'seasonal', trusted: true, horizonMs: 60_000, peakPercent: 310, errorVsPersistence: 0.5 }
+    const forecast = {
+      method: 'seasonal',
+      trusted: true,
+      judged: true,
+      horizonMs: 60_000,
+      peakPercent: 310,
+      errorVsPersistence: 0.5,
+    }
     expect(table([aView({ objective, forecast })], null)).toEqual([
       'SERVICE   READY    LOAD  P95          EXPECTS  SCALE  NOTE',
       'shop/web    3/3  62/76%  251/200ms ✗       ≤5  1-9    -',

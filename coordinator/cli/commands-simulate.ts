@@ -1,20 +1,17 @@
 /** `rubato simulate`: what would this demand have met with, and cost, under which policy? Runs on this machine alone. */
-import { basename, resolve } from 'node:path'
-import { parse } from 'yaml'
+import { resolve } from 'node:path'
 import { messageOf } from '../../shared/errors.ts'
-import type { ServiceSpec } from '../../shared/model/app.ts'
-import type { Pool } from '../../shared/model/node.ts'
 import { formatDuration } from '../../shared/units.ts'
-import { capacityOf, poolSchema } from '../pool-settings.ts'
 import { demandOf, unitFor } from '../simulate/demand.ts'
 import { DEFAULT_POLICIES, policiesNamed } from '../simulate/policies.ts'
 import { simPool } from '../simulate/pools.ts'
 import { METRIC_COLUMNS, type ReportRun, reportHtml } from '../simulate/report-html.ts'
 import { type RunSetup, runPolicy } from '../simulate/run.ts'
-import { DEFAULT_SERVICE_MODEL, serviceTables } from '../simulate/service-model.ts'
-import { type GapRule, parseTrace, type Trace } from '../simulate/trace.ts'
+import { DEFAULT_SERVICE_MODEL, type ServiceModel, serviceTables } from '../simulate/service-model.ts'
 import { CliError, EXIT } from './io.ts'
-import { durationMs, serviceParts, type Session } from './session.ts'
+import { durationMs, type Session } from './session.ts'
+import { readHistory, readService, readTrace, refused } from './simulate-input.ts'
+import { alone, readSettings, unmodelled } from './simulate-settings.ts'
 import type { AddVerb } from './verbs.ts'
 
 interface SimulateFlags {
@@ -26,7 +23,8 @@ interface SimulateFlags {
   readonly policy: string
   readonly boot: string
   readonly start: string
-  readonly objective: string
+  readonly objective?: string
+  readonly serviceTime?: string
   readonly unit?: string
   readonly peak: string
   readonly gaps: string
@@ -35,11 +33,10 @@ interface SimulateFlags {
   readonly report: string
 }
 
-const MAX_BYTES = 100 * 2 ** 20
 /** The learning part of a series, unless `--from` says otherwise. */
 const LEARN_SHARE = 1 / 3
-const HISTORY_DAYS = 90
-const DAY_MS = 86_400_000
+/** An answer without waiting takes this part of the objective at most, unless --service-time says else: there must be something to keep. */
+const SERVICE_SHARE = 1 / 5
 
 export function addSimulate(add: AddVerb): void {
   add<SimulateFlags>('simulate', 'replay a demand series against scaling policies, machines and prices', (command) =>
@@ -48,11 +45,18 @@ export function addSimulate(add: AddVerb): void {
       .option('--history <service>', 'instead: the demand that the coordinator has measured of app/service')
       .requiredOption('--app <file>', 'app file: scaling rules, reservations')
       .option('--service <name>', 'which of its services; needed where several scale')
-      .option('--pools <file>', 'YAML with "pools:" as in the coordinator’s configuration; default: 2 CPUs, 4 GiB, $0.10/h')
+      .option(
+        '--pools <file>',
+        'pools, prices, budget and fleet.* as in the coordinator’s file, which it may be; default: 2 CPUs, 4 GiB, $0.10/h',
+      )
       .option('--policy <names>', 'all, or names separated by commas; hpa:60 is the HPA rule at 60 %', DEFAULT_POLICIES)
       .option('--boot <durations>', 'from ordering a machine to its joining; several separated by commas', '120s')
       .option('--start <duration>', 'from placing an instance to its readiness', '10s')
-      .option('--objective <duration>', '95 % of the answers within this', `${DEFAULT_SERVICE_MODEL.latencyMs}ms`)
+      .option('--objective <duration>', '95 % of the answers within this; default: that of the app file, else 500ms')
+      .option(
+        '--service-time <duration>',
+        'what an answer takes without waiting; default: 100ms, at most a fifth of the objective',
+      )
       .option('--unit <number>', 'what one full instance serves, in the unit of the series')
       .option('--peak <instances>', 'instead of --unit: the 99th percentile of the demand is so many instances', '20')
       .option('--gaps <rule>', 'what gaps of more than three steps mean: zero, interpolate or refuse', 'refuse')
@@ -60,24 +64,39 @@ export function addSimulate(add: AddVerb): void {
       .option('--seed <number>', 'of the randomness', '1')
       .option('--report <file>', 'HTML report', 'simulation.html'),
   )(async (session, _args, flags) => {
-    const trace = flags.history === undefined ? await readTrace(session, flags) : await readHistory(session, flags.history, flags)
-    const { app, spec, rules } = await readService(session, flags)
-    const pools = await readPools(session, flags.pools)
-    const latencyMs = duration('--objective', flags.objective)
-    if (latencyMs <= 3 * DEFAULT_SERVICE_MODEL.serviceMs)
-      throw refused(
-        `--objective ${flags.objective} is out of reach for a service time of ${DEFAULT_SERVICE_MODEL.serviceMs} ms.`,
-        `Its own 95th percentile is ${3 * DEFAULT_SERVICE_MODEL.serviceMs} ms; name more than that.`,
-      )
-    const tables = serviceTables({ ...DEFAULT_SERVICE_MODEL, latencyMs })
+    const givenFromMs = flags.from === undefined ? null : timeOf(flags.from)
     const isHistory = flags.history !== undefined
+    const given =
+      flags.history === undefined
+        ? await readTrace(session, flags.trace, flags.gaps)
+        : await readHistory(session, flags.history, { gaps: flags.gaps, fromMs: givenFromMs })
+    const { trace } = given
+    const { app, spec: whole, rules } = await readService(session, flags.app, flags.service)
+    const spec = alone(whole)
+    const settings = await readSettings(session.io, flags.pools ?? null)
+    const { pools } = settings
+    const tables = serviceTables(modelOf(flags, rules.objective?.latencyP95Ms ?? DEFAULT_SERVICE_MODEL.latencyMs))
+    const boots = flags.boot.split(',').map((text) => duration('--boot', text))
+    const { joinDeadlineMs } = settings.policy.fleet
+    const warnings = [
+      ...given.warnings,
+      ...(boots.some((bootMs) => bootMs >= joinDeadlineMs)
+        ? [
+            `a coordinator gives up machines that have not joined within ${formatDuration(joinDeadlineMs)}: raise fleet.joinDeadline above what --boot says`,
+          ]
+        : []),
+      ...(settings.ineffective.length === 0
+        ? []
+        : [`${flags.pools}: without effect in a simulation: ${settings.ineffective.join(', ')}`]),
+      ...unmodelled(whole).map((text) => `${flags.app}: ${spec.name}: ${text}`),
+    ]
+    for (const warning of warnings) session.note(`warning: ${warning}`)
     const perUnit =
       flags.unit !== undefined ? positive('--unit', flags.unit) : isHistory ? 100 : unitFor(trace, positive('--peak', flags.peak))
     const demand = demandOf(trace, perUnit)
-    const fromMs = startOf(flags.from, trace, demand.endMs)
+    const fromMs = startOf(givenFromMs, trace.startMs, demand.endMs)
     const policies = policiesNamed(flags.policy)
     const runs: ReportRun[] = []
-    const boots = flags.boot.split(',').map((text) => duration('--boot', text))
     for (const bootMs of boots) {
       const simPools = pools.map((pool) => simPool(pool, `${app}/${spec.name}`, spec, bootMs))
       if (!simPools.some(({ holds, max }) => holds > 0 && max > 0))
@@ -95,7 +114,9 @@ export function addSimulate(add: AddVerb): void {
           rules,
           tables,
           pools: simPools.filter(({ holds }) => holds > 0),
-          startTimeMs: duration('--start', flags.start),
+          settings: settings.policy,
+          usual: given.usual.map((mean) => ({ ...mean, demand: mean.demand / perUnit })),
+          startTimeMs: duration('--start', flags.start) + rules.warmUpMs,
           seed: Math.floor(number('--seed', flags.seed)),
           record: true,
           // A terminal's line is replaced; elsewhere each is a line of its own.
@@ -110,23 +131,29 @@ export function addSimulate(add: AddVerb): void {
     }
     session.endProgress()
     const file = resolve(session.io.cwd, flags.report)
+    const step = formatDuration(trace.stepMs)
     const setup: readonly (readonly [string, string])[] = [
-      ['demand', `${trace.name}, ${trace.values.length} steps of ${formatDuration(trace.stepMs)}`],
+      ['demand', `${trace.name}, ${trace.values.length} steps of ${step}`],
+      ...(given.usual.length === 0 ? [] : [['learned from before it', `${given.usual.length} quarters of an hour`] as const]),
       ['replayed', `${isoMinute(fromMs)} to ${isoMinute(demand.endMs)} UTC`],
       ['one instance serves', `${perUnit.toPrecision(4)} of the series’ unit`],
-      ['objective', `95 % within ${latencyMs} ms`],
+      ['objective', `95 % within ${tables.model.latencyMs} ms`],
       ['service model', `M/M/c, ${tables.model.workers} requests at once, ${tables.model.serviceMs} ms each, an ideal balancer`],
       ['machines', pools.map((pool) => `${pool.name} at $${pool.priceUsdPerHour}/h`).join(', ')],
-      ...(spec.placement.scheduler === undefined
-        ? []
-        : [['scheduler', `the built-in one; ${spec.placement.scheduler} is not asked`] as const]),
+      [
+        'start',
+        `${flags.start} from placing an instance${rules.warmUpMs === 0 ? '' : `, and ${formatDuration(rules.warmUpMs)} to warm up`}`,
+      ],
       ['between the steps', 'linear, with Poisson noise'],
       ['seed', flags.seed],
+      ...warnings.map((warning) => ['warning', warning] as const),
     ]
     await writeReport(session, file, reportHtml({ heading: `${app}/${spec.name} under ${trace.name}`, setup, runs }))
     session.print(
       {
         trace: trace.name,
+        stepMs: trace.stepMs,
+        warnings,
         fromMs,
         toMs: demand.endMs,
         perUnit,
@@ -143,7 +170,7 @@ export function addSimulate(add: AddVerb): void {
             align: 'right' as const,
           })),
         ]),
-        `Replayed ${isoMinute(fromMs)} to ${isoMinute(demand.endMs)} UTC; every decision is in ${file}.`,
+        `Replayed ${isoMinute(fromMs)} to ${isoMinute(demand.endMs)} UTC in steps of ${step}; every decision is in ${file}.`,
       ],
     )
     return EXIT.ok
@@ -152,113 +179,34 @@ export function addSimulate(add: AddVerb): void {
 
 const SHOWN = new Set(['under time %', 'over %', 'late %', 'machine hours', 'USD', 'steps /h'])
 
-async function readTrace(session: Session, flags: SimulateFlags): Promise<Trace> {
-  if (flags.trace === undefined)
-    throw refused('There is no demand to replay.', 'Name a CSV with --trace FILE, or a service with --history app/service.')
-  const path = resolve(session.io.cwd, flags.trace)
-  const size = await session.io.sizeOf(path)
-  if (size === null) throw new CliError(EXIT.notFound, `There is no file ${path}.`, 'Name a CSV "timestamp,value" with --trace.')
-  if (size > MAX_BYTES)
-    throw refused(
-      `${flags.trace} has ${Math.round(size / 2 ** 20)} MiB, more than ${MAX_BYTES / 2 ** 20}.`,
-      'Sum it up into steps of 1 to 5 minutes first.',
-    )
-  const text = await session.io.readText(path)
-  return parseTrace(text ?? '', { name: basename(path), gaps: gapRule(flags.gaps) })
+function timeOf(from: string): number {
+  const atMs = Date.parse(/Z|[+-]\d\d:\d\d$/.test(from) ? from : `${from}Z`)
+  if (Number.isNaN(atMs)) throw refused(`--from ${from} is no time.`, 'Like 2026-03-01T00:00.')
+  return atMs
 }
 
-async function readHistory(session: Session, named: string, flags: SimulateFlags): Promise<Trace> {
-  const { app, service } = serviceParts(named)
-  const client = await session.client()
-  const toMs = session.io.clock.now()
-  const found = await client.get<{ readonly series: readonly { readonly points: readonly { atMs: number; value: number }[] }[] }>(
-    '/v1/history',
-    {
-      subject: `service ${app}/${service}`,
-      measure: 'demand',
-      from: String(toMs - HISTORY_DAYS * DAY_MS),
-      to: String(toMs),
-      step: '15m',
-    },
-  )
-  const points = found.series[0]?.points ?? []
-  if (points.length < 3)
-    throw new CliError(
-      EXIT.notFound,
-      `Too little is known of the demand for ${named}.`,
-      'It is measured from its deployment on; try again in an hour.',
-    )
-  const csv = points.map(({ atMs, value }) => `${atMs},${value}`).join('\n')
-  return parseTrace(csv, { name: `history of ${named}`, gaps: flags.gaps === 'refuse' ? 'interpolate' : gapRule(flags.gaps) })
-}
-
-async function readService(session: Session, flags: SimulateFlags) {
-  const { io } = session
-  const file = resolve(io.cwd, flags.app)
-  const { spec: app } = await io.readApp({ file, name: null, profiles: [], env: io.env })
-  const scaling = app.services.filter(({ scale }) => scale !== null)
-  const names = scaling.map(({ name }) => name).join(', ')
-  if (flags.service === undefined && scaling.length > 1)
-    throw refused(`${flags.app} has several services that scale: ${names}.`, 'Choose one with --service NAME.')
-  const spec: ServiceSpec | undefined =
-    flags.service === undefined ? scaling[0] : app.services.find(({ name }) => name === flags.service)
-  if (spec === undefined)
-    throw refused(
-      flags.service === undefined ? `No service of ${flags.app} scales.` : `${flags.app} has no service ${flags.service}.`,
-      names === '' ? 'Give it x-rubato.scale (docs/app-files.md).' : `Those that scale: ${names}.`,
-    )
-  if (spec.scale === null)
-    throw refused(`The service ${spec.name} does not scale.`, 'Give it x-rubato.scale (docs/app-files.md).')
-  return { app: app.name, spec, rules: spec.scale }
-}
-
-/** Two CPUs and 4 GiB for ten cents: a common small machine. */
-const DEFAULT_POOL = {
-  name: 'machine',
-  provider: 'assumed',
-  capacity: { cpus: '2', memory: '4G', disk: '40G', slots: 50 },
-  priceUsdPerHour: 0.1,
-  max: 1000,
-}
-
-async function readPools(session: Session, file: string | undefined): Promise<readonly Pool[]> {
-  let given: unknown = [DEFAULT_POOL]
-  if (file !== undefined) {
-    const text = await session.io.readText(resolve(session.io.cwd, file))
-    if (text === null) throw new CliError(EXIT.notFound, `There is no file ${file}.`, 'Name a YAML file with "pools:".')
-    try {
-      const value: unknown = parse(text)
-      given = typeof value === 'object' && value !== null && 'pools' in value ? value.pools : value
-    } catch (error) {
-      throw refused(`${file} is no YAML: ${messageOf(error)}`, 'Mend that place; docs/configuration.md shows pools.')
-    }
-  }
-  const checked = poolSchema.array().min(1).safeParse(given)
-  if (!checked.success) {
-    const [issue] = checked.error.issues
-    throw refused(
-      `${file}: pools/${issue?.path.join('/') ?? ''}: ${issue?.message ?? ''}`,
-      'docs/configuration.md shows how pools are written.',
-    )
-  }
-  return checked.data.map((pool) => {
-    if (pool.capacity === null)
-      throw refused(
-        `${file}: the pool ${pool.name} has no capacity.`,
-        'Here no provider tells it: write capacity: {cpus, memory, disk}.',
-      )
-    return { ...pool, capacity: capacityOf(pool.capacity), priceUsdPerHour: pool.priceUsdPerHour ?? 0 }
-  })
-}
-
-function startOf(from: string | undefined, trace: Trace, endMs: number): number {
-  const { startMs } = trace
-  const asked =
-    from === undefined ? startMs + LEARN_SHARE * (endMs - startMs) : Date.parse(/Z|[+-]\d\d:\d\d$/.test(from) ? from : `${from}Z`)
-  if (Number.isNaN(asked)) throw refused(`--from ${from} is no time.`, 'Like 2026-03-01T00:00.')
+function startOf(given: number | null, startMs: number, endMs: number): number {
+  const asked = given ?? startMs + LEARN_SHARE * (endMs - startMs)
   if (asked < startMs || asked >= endMs)
-    throw refused(`--from ${from} lies outside the series.`, `It goes from ${isoMinute(startMs)} to ${isoMinute(endMs)}.`)
+    throw refused(
+      `--from ${isoMinute(asked)} lies outside the series.`,
+      `It goes from ${isoMinute(startMs)} to ${isoMinute(endMs)}.`,
+    )
   return Math.ceil(asked / 60_000) * 60_000
+}
+
+function modelOf({ objective, serviceTime }: SimulateFlags, usualMs: number): ServiceModel {
+  const latencyMs = objective === undefined ? usualMs : duration('--objective', objective)
+  const serviceMs =
+    serviceTime === undefined
+      ? Math.min(DEFAULT_SERVICE_MODEL.serviceMs, SERVICE_SHARE * latencyMs)
+      : duration('--service-time', serviceTime)
+  if (latencyMs <= 3 * serviceMs)
+    throw refused(
+      `An objective of ${latencyMs} ms is out of reach for a service time of ${serviceMs} ms.`,
+      `Its own 95th percentile is ${3 * serviceMs} ms; name more than that with --objective.`,
+    )
+  return { ...DEFAULT_SERVICE_MODEL, latencyMs, serviceMs }
 }
 
 async function writeReport(session: Session, file: string, html: string): Promise<void> {
@@ -271,11 +219,6 @@ async function writeReport(session: Session, file: string, html: string): Promis
       'Name another place with --report FILE.',
     )
   }
-}
-
-function gapRule(text: string): GapRule {
-  if (text === 'zero' || text === 'interpolate' || text === 'refuse') return text
-  throw refused(`--gaps ${text} means nothing.`, 'Use zero, interpolate or refuse.')
 }
 
 function duration(flag: string, text: string): number {
@@ -297,8 +240,4 @@ function positive(flag: string, text: string): number {
 
 function isoMinute(atMs: number): string {
   return new Date(atMs).toISOString().slice(0, 16).replace('T', ' ')
-}
-
-function refused(message: string, hint: string): CliError {
-  return new CliError(EXIT.refused, message, hint)
 }

@@ -4,10 +4,11 @@
  */
 import { compare } from '../../shared/compare.ts'
 import type { Pool } from '../../shared/model/node.ts'
-import { parseInstanceId } from '../../shared/model/identity.ts'
+import { type InstanceId, parseInstanceId } from '../../shared/model/identity.ts'
 import { requestOfRecord } from '../placement/node-view.ts'
 import type { PlacementRequest } from '../placement/model.ts'
-import { type ChargeOf, requestOf } from '../placement/requests.ts'
+import { type ChargeOf, type RequestContext, requestOf } from '../placement/requests.ts'
+import type { InstanceRecord } from '../state/objects.ts'
 import type { Snapshot } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import { INTERRUPTED_BY } from './drain-reasons.ts'
@@ -30,7 +31,12 @@ export function ghostsOf(input: {
   readonly config: FleetConfig
   readonly chargeOf?: ChargeOf
 }): readonly Ghost[] {
-  return [...predictedGhosts(input), ...interruptedGhosts(input), ...spareGhosts(input)]
+  const { snapshot, pools, config } = input
+  return [
+    ...predictedGhosts(input),
+    ...interruptedGhosts(input),
+    ...spareGhosts(pools, config, (pool) => runtimeOf(snapshot, pool)),
+  ]
 }
 
 function predictedGhosts({ snapshot, predicted, chargeOf }: Parameters<typeof ghostsOf>[0]): Ghost[] {
@@ -40,20 +46,39 @@ function predictedGhosts({ snapshot, predicted, chargeOf }: Parameters<typeof gh
     const app = snapshot.get('app', appName)
     const spec = app?.spec.services.find((candidate) => candidate.name === name)
     if (!app || app.removing || !spec || spec.mode !== 'replicated') continue
-    let present = 0
-    for (const record of snapshot.instancesOf(service)) if (record.goal === 'run' && record.replaces === null) present += 1
-    const missing = Math.min(MOST_AHEAD, (Number.isFinite(count) ? Math.ceil(count) : 0) - present)
-    for (let number = 1; number <= missing; number += 1) {
-      const request = requestOf(`${service}/ahead-${number}`, {
-        app: appName,
-        spec,
-        revision: app.revision,
-        home: null,
-        ...(chargeOf ? { chargeOf } : {}),
-      })
-      if (request.volumes.length > 0) break
-      ghosts.push({ request: asGhost(request), why: `${service}, as forecast` })
-    }
+    const present = providedFor(snapshot, snapshot.instancesOf(service))
+    const of = { app: appName, spec, revision: app.revision, home: null, ...(chargeOf ? { chargeOf } : {}) }
+    ghosts.push(...ghostsAhead(of, count, present))
+  }
+  return ghosts
+}
+
+/**
+ * How many instances have a place or look for one. One that is being replaced and its replacement are one (which goes on saying what it
+ * replaced when that is long gone); but the place of whoever leaves a node that stays is free in a moment, so that a move buys nothing.
+ */
+function providedFor(snapshot: Snapshot, records: readonly InstanceRecord[]): number {
+  const slots = new Set<number>()
+  const replaced = new Set<InstanceId>()
+  for (const { id, goal, replaces } of records) {
+    if (goal !== 'run') continue
+    slots.add(parseInstanceId(id)?.slot ?? 0)
+    if (replaces !== null) replaced.add(replaces)
+  }
+  const leaves = ({ id, goal, nodeId }: InstanceRecord) =>
+    (goal !== 'run' || replaced.has(id)) && nodeId !== null && snapshot.get('node', nodeId)?.availability === 'active'
+  return slots.size + records.filter(leaves).length
+}
+
+/** Those that one service lacks of `count` when `present` of them are provided for. None of one that keeps data. */
+export function ghostsAhead(of: RequestContext, count: number, present: number): Ghost[] {
+  const service = `${of.app}/${of.spec.name}`
+  const missing = Math.min(MOST_AHEAD, (Number.isFinite(count) ? Math.ceil(count) : 0) - present)
+  const ghosts: Ghost[] = []
+  for (let number = 1; number <= missing; number += 1) {
+    const request = requestOf(`${service}/ahead-${number}`, of)
+    if (request.volumes.length > 0) break
+    ghosts.push({ request: asGhost(request), why: `${service}, as forecast` })
   }
   return ghosts
 }
@@ -75,10 +100,15 @@ function interruptedGhosts({ snapshot, chargeOf }: Parameters<typeof ghostsOf>[0
   return ghosts
 }
 
-function spareGhosts({ snapshot, pools, config }: Parameters<typeof ghostsOf>[0]): Ghost[] {
+/** Spare slots, of the cluster and of each pool. `runtimeOf`: what the nodes of a pool can run, or those of all. */
+export function spareGhosts(
+  pools: readonly Pool[],
+  config: FleetConfig,
+  runtimeOf: (pool: Pool | null) => PlacementRequest['runtime'],
+): Ghost[] {
   const slots = (count: number, pool: Pool | null): Ghost[] =>
     Array.from({ length: count }, (_, index) => ({
-      request: { ...spareRequest(pool, index + 1, config), runtime: runtimeOf(snapshot, pool) },
+      request: { ...spareRequest(pool, index + 1, config), runtime: runtimeOf(pool) },
       why: `${count} spare slot${count === 1 ? '' : 's'}${pool ? ` of pool ${pool.name}` : ''}`,
     }))
   return [...slots(config.spareSlots, null), ...pools.flatMap((pool) => slots(pool.spareSlots ?? 0, pool))]

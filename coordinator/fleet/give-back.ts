@@ -22,10 +22,10 @@ import type { FleetRecords } from './fleet-records.ts'
 import { isByPerson } from './drain-reasons.ts'
 import { isDeleteStuck } from './machine-states.ts'
 import { drainNode } from './node-actions.ts'
-import { budgetOf } from './plan-budget.ts'
+import { budgetOf, overrunOf } from './plan-budget.ts'
 import { firmHoldOf, type Hold } from './pace.ts'
 import { planConsolidation } from './plan-consolidation.ts'
-import { type Holds, planHolds } from './plan-holds.ts'
+import { holdOn, type Holds, planHolds } from './plan-holds.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { planRebalance } from './plan-rebalance.ts'
 
@@ -99,10 +99,6 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
       nowMs: nowMs(),
       leads: deps.leads(),
     })
-    const overBudget =
-      budget.limitUsd !== null && budget.certainUsd > budget.limitUsd
-        ? `this month comes to $${budget.certainUsd.toFixed(2)} at least, over $${budget.limitUsd.toFixed(2)}`
-        : null
     const plan = planConsolidation(
       {
         nodes: deps.nodes(),
@@ -112,8 +108,8 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         machines,
         pools: deps.pools(),
         hold: hold?.text ?? null,
-        heldOf: (node) => heldOf(node, holds),
-        overBudget,
+        heldOf: (node) => (deps.apart.isFailing(node.id) ? 'its drain could not be stored' : holdOn(node, holds)),
+        overBudget: overrunOf(budget),
         ghosts: [...deps.ghosts(), ...soonRequests(holds), ...leavingRequests()],
         room: Math.max(1, config.maxParallelDrains - leavingCount()),
         tried,
@@ -249,17 +245,6 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     if (manyWaiting !== null) return { text: manyWaiting, always: false }
     const isFresh = nowMs() - startedAtMs < config.downIntervalMs
     return isFresh ? { text: 'the coordinator has just started', always: false } : null
-  }
-
-  const heldOf = (node: PlacementNode, { pools, services }: Holds): string | null => {
-    if (deps.apart.isFailing(node.id)) return 'its drain could not be stored'
-    const pool = node.pool === null ? undefined : pools.get(node.pool)
-    if (pool !== undefined) return pool
-    for (const service of node.services.keys()) {
-      const why = services.get(service)
-      if (why !== undefined) return why
-    }
-    return null
   }
 
   /** What may need a place in a moment: what waits for one, and what runs on nodes that are silent. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { DEFAULT_FLEET_CONFIG } from './config.ts'
-import { createBuyHold, createDownTimer, createRest, holdOf } from './pace.ts'
+import { createBuyHold, createDownTimer, createRest, firmHoldOf } from './pace.ts'
 
 describe('what is bought for', () => {
   it('is what has fitted nowhere for long enough without a break', () => {
@@ -54,31 +54,17 @@ describe('rest after work', () => {
   })
 })
 
-describe('what stands against giving a node back', () => {
-  const quiet = {
-    frozen: null,
-    leaving: 0,
-    silent: null,
-    coming: null,
-    waiting: null,
-    updating: null,
-    lastUpAtMs: 0,
-    config: DEFAULT_FLEET_CONFIG,
-  }
+describe('what stands against giving any node back', () => {
+  const quiet = { frozen: null, leaving: 0, config: DEFAULT_FLEET_CONFIG }
 
-  it('is nothing when nothing else is under way', () => {
-    expect(holdOf(quiet, 60_000)).toBeNull()
+  it('is nothing when nothing leaves', () => {
+    expect(firmHoldOf(quiet)).toBeNull()
   })
 
   it.each([
-    ['a freeze', { frozen: 'most nodes are silent' }, 'frozen: most nodes are silent', true],
-    ['a node that leaves', { leaving: 1 }, '1 node is being given back, 1 at a time', true],
-    ['a silent node', { silent: 'n1' }, 'n1 has not reported', true],
-    ['a machine on its way', { coming: 'm-1' }, 'm-1 is on its way', false],
-    ['what waits', { waiting: 'shop/web' }, 'shop/web has instances waiting', false],
-    ['an update', { updating: 'shop/web' }, 'shop/web is being updated', false],
-    ['what was added just now', { lastUpAtMs: 1 }, 'capacity was added a moment ago', false],
-  ])('is %s', (_what, differs, text, always) => {
-    expect(holdOf({ ...quiet, ...differs }, 60_000)).toEqual({ text, always })
+    ['a freeze', { frozen: 'most nodes are silent' }, 'frozen: most nodes are silent'],
+    ['a node that leaves', { leaving: 1 }, '1 node is being given back, 1 at a time'],
+  ])('is %s', (_what, differs, text) => {
+    expect(firmHoldOf({ ...quiet, ...differs })).toEqual({ text, always: true })
   })
 })

@@ -1,6 +1,7 @@
 /**
  * When the fleet acts: what has waited long enough to buy for, when it is next asked whether a machine can go, and what stands
- * against giving one back. The coordinator's loop and the simulator decide by these very functions. No clock of their own.
+ * against giving any back (against one of them: plan-holds.ts). The coordinator's loop and the simulator decide by these very functions.
+ * No clock of their own.
  */
 import type { FleetConfig } from './config.ts'
 
@@ -95,37 +96,18 @@ export interface Hold {
   readonly always: boolean
 }
 
-export interface HoldInput {
+export interface FirmHoldInput {
   /** Why the coordinator changes nothing at present, or null. */
   readonly frozen: string | null
   /** Nodes that drain, and machines that are being deleted. */
   readonly leaving: number
-  /** A node that was not heard of lately, a machine on its way, a service with instances that wait for room, one that is being updated: one of each, or null. */
-  readonly silent: string | null
-  readonly coming: string | null
-  readonly waiting: string | null
-  readonly updating: string | null
-  /** When capacity was last added. */
-  readonly lastUpAtMs: number
-  readonly config: Pick<FleetConfig, 'maxParallelDrains' | 'downIntervalMs'>
+  readonly config: Pick<FleetConfig, 'maxParallelDrains'>
 }
 
 /** What holds even for the budget's sake and whatever the cluster is like: a freeze, and enough nodes that leave already. Pure. */
-export function firmHoldOf({ frozen, leaving, config }: Pick<HoldInput, 'frozen' | 'leaving' | 'config'>): Hold | null {
+export function firmHoldOf({ frozen, leaving, config }: FirmHoldInput): Hold | null {
   if (frozen !== null) return { text: `frozen: ${frozen}`, always: true }
   if (leaving < config.maxParallelDrains) return null
   const nodes = `${leaving} node${leaving === 1 ? ' is' : 's are'}`
   return { text: `${nodes} being given back, ${config.maxParallelDrains} at a time`, always: true }
-}
-
-/** Gives nothing back while anything else is under way. Pure. */
-export function holdOf(input: HoldInput, nowMs: number): Hold | null {
-  const { config } = input
-  const firm = firmHoldOf(input)
-  if (firm !== null) return firm
-  if (input.silent !== null) return { text: `${input.silent} has not reported`, always: true }
-  if (input.coming !== null) return { text: `${input.coming} is on its way`, always: false }
-  if (input.waiting !== null) return { text: `${input.waiting} has instances waiting`, always: false }
-  if (input.updating !== null) return { text: `${input.updating} is being updated`, always: false }
-  return nowMs - input.lastUpAtMs < config.downIntervalMs ? { text: 'capacity was added a moment ago', always: false } : null
 }

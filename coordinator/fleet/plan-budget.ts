@@ -72,6 +72,13 @@ export function budgetOf(input: BudgetInput): BudgetState {
   }
 }
 
+/** Why machines in use are given up for the budget's sake, or null. */
+export function overrunOf({ limitUsd, certainUsd }: BudgetState): string | null {
+  return limitUsd !== null && certainUsd > limitUsd
+    ? `this month comes to $${certainUsd.toFixed(2)} at least, over $${limitUsd.toFixed(2)}`
+    : null
+}
+
 /** The same for one pool with a limit of its own; null when it has none. */
 export function poolBudgetOf(pool: Pool, input: BudgetInput): BudgetState | null {
   if (pool.budgetUsdPerMonth === null) return null

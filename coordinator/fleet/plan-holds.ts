@@ -1,9 +1,11 @@
 /**
  * What stands against giving back one node, or moving one instance, and what against all of them. Something is always under way in a large
- * cluster, so that only what concerns a node keeps that node: a hold for all is left to what nobody can tell the extent of. Pure.
+ * cluster, so that only what concerns a node keeps that node: a hold for all is left to what nobody can tell the extent of. The
+ * coordinator's loop and the simulator ask here. Pure.
  */
 import type { NodeId, ServiceId } from '../../shared/model/identity.ts'
 import type { MachineRecord } from '../../shared/model/node.ts'
+import type { PlacementNode } from '../placement/model.ts'
 import { isComing } from './machine-states.ts'
 
 export interface HoldsInput {
@@ -65,4 +67,15 @@ export function planHolds(input: HoldsInput, nowMs: number): Holds {
     services,
     pools,
   }
+}
+
+/** Why this node stays where it is: its pool, or a service that runs there; null when nothing is known against it. */
+export function holdOn(node: Pick<PlacementNode, 'pool' | 'services'>, { pools, services }: Holds): string | null {
+  const pool = node.pool === null ? undefined : pools.get(node.pool)
+  if (pool !== undefined) return pool
+  for (const service of node.services.keys()) {
+    const why = services.get(service)
+    if (why !== undefined) return why
+  }
+  return null
 }

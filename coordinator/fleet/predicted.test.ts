@@ -31,6 +31,7 @@ function forecast(peak: number, isTrusted = true): DemandForecast {
     horizonMs: 600_000,
     errorVsPersistence: 0.5,
     isTrusted,
+    isJudged: true,
   }
 }
 

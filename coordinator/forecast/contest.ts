@@ -22,6 +22,8 @@ export interface Verdict {
   readonly entrant: number
   readonly errorVsPersistence: number | null
   readonly isTrusted: boolean
+  /** A day of errors was there to choose by; before that it is persistence for want of evidence. */
+  readonly isJudged: boolean
 }
 
 export interface Contest {
@@ -191,7 +193,7 @@ export function createContest(options: ContestOptions): Contest {
       // Persistence needs no trust, only errors of its own: some of them, and not all within one reach of the horizon.
       if (evidence < Math.max(LEAST_SAMPLES, LEAST_SPAN_MS / stepMs)) {
         const isScored = evidence >= Math.max(LEAST_SAMPLES, LEAST_REACHES * steps)
-        return { entrant: 0, errorVsPersistence: isScored ? 1 : null, isTrusted: false }
+        return { entrant: 0, errorVsPersistence: isScored ? 1 : null, isTrusted: false, isJudged: false }
       }
       let winner = 0
       let least = 2
@@ -206,8 +208,8 @@ export function createContest(options: ContestOptions): Contest {
       const error = errorOf(winner, steps, book.meanAbsolute)
       const isTrusted = winner !== 0 && error < TRUST_MARGIN && errorOf(winner, steps, book.pinball) < TRUST_MARGIN
       return isTrusted
-        ? { entrant: winner, errorVsPersistence: error, isTrusted }
-        : { entrant: 0, errorVsPersistence: 1, isTrusted }
+        ? { entrant: winner, errorVsPersistence: error, isTrusted, isJudged: true }
+        : { entrant: 0, errorVsPersistence: 1, isTrusted, isJudged: true }
     },
     standings(steps) {
       const isKnown = book.samples(locate(steps).j * entrants) > 0

@@ -40,6 +40,7 @@ describe('a new series', () => {
     const errorAfter = (hours: number) => feed(series, HOUR, MONDAY_MS + hours * HOUR).forecast()?.errorVsPersistence
     expect(errorAfter(4)).toBeNull()
     expect(errorAfter(6)).toBe(1)
+    expect(feed(series, HOUR, MONDAY_MS + 6 * HOUR).forecast()?.isJudged).toBe(false)
   })
 })
 

@@ -93,7 +93,7 @@ export function createDemandForecaster(options: DemandForecasterOptions = {}): D
     },
     forecast(horizonMs = longestMs) {
       const steps = stepsOf(horizonMs)
-      const { entrant, errorVsPersistence, isTrusted } = contest.verdict(steps)
+      const { entrant, errorVsPersistence, isTrusted, isJudged } = contest.verdict(steps)
       const expected: number[] = []
       const upper: number[] = []
       let peak = 0
@@ -115,6 +115,7 @@ export function createDemandForecaster(options: DemandForecasterOptions = {}): D
         horizonMs: steps * stepMs,
         errorVsPersistence,
         isTrusted,
+        isJudged,
       }
     },
     standings: (horizonMs = longestMs) => contest.standings(stepsOf(horizonMs)),

@@ -29,4 +29,6 @@ export interface DemandForecast {
   readonly errorVsPersistence: number | null
   /** Whether it is good enough to act on: it beats persistence by a margin and did not just fail. Else the forecast is persistence's. */
   readonly isTrusted: boolean
+  /** Whether a day of demand has been scored: before that there is nothing to choose a method by. */
+  readonly isJudged: boolean
 }

@@ -112,6 +112,7 @@ describe('planReplicas', () => {
       horizonMs: 240_000,
       errorVsPersistence: 0.5,
       isTrusted: true,
+      isJudged: true,
     }
     const low = load({ demandPercent: 120, meanPercent: 60 })
     const up = planReplicas(input({ wanted: 2, load: low, forecast }))

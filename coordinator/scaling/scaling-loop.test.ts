@@ -149,6 +149,7 @@ describe('scaling loop', () => {
       horizonMs: 240_000,
       errorVsPersistence: 0.5,
       isTrusted: true,
+      isJudged: true,
     }
     const { clock, observed, loop, desired } = await running({ predict: 'auto' }, { forecastOf: () => forecast })
     observed.setUse(anInstanceUse({ loadPercent: 40 }), clock.now())

@@ -14,9 +14,8 @@ import { createInstanceTimes } from './instance-times.ts'
 import { createLearnedTimes, type LearnedTimes } from './learned-times.ts'
 import { createLoadWindow, type LoadReport, type LoadWindow } from './load-window.ts'
 import { createObjectiveKeeper, type ObjectiveKeeper } from './objective-keeper.ts'
-import { withShift } from './plan-objective.ts'
 import { planReplicas, type ReplicasPlan, type ScalingCode, type ScalingDecision } from './plan-replicas.ts'
-import { boundsAt, type ScaleBounds } from './plan-schedule.ts'
+import { createPresentRules } from './present-rules.ts'
 
 export interface WatchedDeps {
   readonly state: State
@@ -72,11 +71,9 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
   const learned = createLearnedTimes(record.learned ?? null)
   const times = createInstanceTimes(learned)
   const objective = createObjectiveKeeper(record.learned?.shiftPercent ?? 0)
+  const present = createPresentRules(deps.calendar, objective)
   const log = createDecisionLog()
   let window: { readonly key: string; readonly of: LoadWindow } | null = null
-  /** Bounds that hold from `fromMs` (epoch) until theirs end. */
-  let bounds: { readonly of: ScaleBounds; readonly key: ScaleRules; readonly leadMs: number; readonly fromMs: number } | null =
-    null
   let arrived = 0
   /** Loads when the service was last looked at. */
   let loads: ReadonlyMap<InstanceId, number> = new Map()
@@ -92,21 +89,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
     if (startMs === null) return null
     return (leadOfOrder({ startMs, machineMs: withMachine ? deps.machineLeadMs() : null }) ?? 0) + REPORTING_MS
   }
-  const boundsNow = (rules: ScaleRules): ScaleBounds => {
-    const wallMs = clock.now()
-    const aheadMs = leadMs(true) ?? UNLEARNED_LEAD_MS
-    // A wall clock that jumped is before them, past them, or still within.
-    const hold = bounds !== null && wallMs >= bounds.fromMs && wallMs < (bounds.of.untilMs ?? Number.POSITIVE_INFINITY)
-    if (bounds === null || !hold || bounds.key !== rules || bounds.leadMs !== aheadMs)
-      bounds = { of: boundsAt(rules, wallMs, aheadMs, deps.calendar), key: rules, leadMs: aheadMs, fromMs: wallMs }
-    return bounds.of
-  }
-  const rulesNow = (rules: ScaleRules): ScaleRules => {
-    const shiftPercent = rules.objective === undefined ? 0 : objective.shiftPercent
-    if (rules.schedules === undefined && shiftPercent === 0) return rules
-    const { min, max } = rules.schedules === undefined ? rules : boundsNow(rules)
-    return { ...withShift(rules, shiftPercent), min, max }
-  }
+  const rulesNow = (rules: ScaleRules) => present.at(rules, clock.now(), leadMs(true) ?? UNLEARNED_LEAD_MS)
   const readyStatus = (instance: InstanceRecord): InstanceObservation | null => {
     const seen = observed.instance(instance.id)
     return seen !== undefined && isRoutable(seen, observed.node(seen.nodeId)) ? seen : null
@@ -128,7 +111,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
       return decision
     },
     get fault() {
-      return bounds?.of.fault ?? null
+      return present.bounds?.fault ?? null
     },
     meanBeforePercent: null,
     leadMs,
@@ -164,7 +147,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
       const waitsForMachine = record.pending.length > 0 && rules.predict !== 'auto'
       const ownLeadMs = leadMs(waitsForMachine)
       const load = samples.summary(nowMs, ownLeadMs ?? 0)
-      const present = rulesNow(rules)
+      const now = rulesNow(rules)
       const horizonMs = horizonOf(leadMs(false) ?? UNLEARNED_LEAD_MS)
       const forecast = rules.predict === 'auto' ? deps.forecastOf(id, horizonMs) : null
       const excluded = countUseless(times.waitedMs, learned.view().startMs, standings, nowMs)
@@ -172,8 +155,8 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
       const last = record.lastScale
       const plan = planReplicas({
         serviceId: id,
-        rules: present,
-        boundsNote: rules.schedules === undefined ? null : (bounds?.of.note ?? null),
+        rules: now,
+        boundsNote: present.bounds?.note ?? null,
         forecast,
         wanted: record.desired,
         pinned: record.pinned,
@@ -195,10 +178,10 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
           objectiveMs: rules.objective.latencyP95Ms,
           answerTimes: traffic?.answerTimes ?? null,
           meanPercent: load.meanPercent,
-          thresholdPercent: plan.decision.thresholdPercent ?? present.highPercent,
+          thresholdPercent: plan.decision.thresholdPercent ?? now.highPercent,
           isSteady: times.starting === 0 && readySlots >= (record.pinned ?? record.desired),
           lastStepAgoMs,
-          atMost: (record.pinned ?? record.desired) >= present.max,
+          atMost: (record.pinned ?? record.desired) >= now.max,
         })
       const isResting =
         RESTFUL.has(plan.decision.code) &&
@@ -208,7 +191,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
         samples.isConstant(nowMs)
       if (!isResting) return { plan, restUntilMs: null }
       const again = rules.predict === 'auto' ? nowMs + FORECAST_MS : Number.POSITIVE_INFINITY
-      const endMs = rules.schedules === undefined ? null : (bounds?.of.untilMs ?? null)
+      const endMs = present.bounds?.untilMs ?? null
       return { plan, restUntilMs: endMs === null ? again : Math.min(again, nowMs + Math.max(1, endMs - clock.now())) }
     },
   }

@@ -1,5 +1,7 @@
 /** What a scaling policy is to the simulator: it sees what it could measure, and decides through the world. */
 import type { ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
+import { DEFAULT_FLEET_CONFIG, type FleetConfig } from '../fleet/config.ts'
+import { DEFAULT_PLACEMENT_OPTIONS, type PlacementOptions } from '../placement/model.ts'
 import type { SimPool, World } from './world.ts'
 
 export interface Observation {
@@ -12,6 +14,22 @@ export interface Observation {
   readonly arrived: number
   /** The same as a number of requests. */
   readonly requests: number
+  /** Answers since the last tick by time, one count per bucket as gateways count them (history/answer-times.ts). Costly. */
+  answerTimes(): ArrayLike<number>
+}
+
+/** Settings of the coordinator that its own policy goes by; those of others know none of them. */
+export interface PolicySettings {
+  readonly fleet: FleetConfig
+  readonly placement: PlacementOptions
+  /** IANA zone in whose days and weeks demand repeats, unless the service's schedules name another. */
+  readonly timeZone: string
+}
+
+export const DEFAULT_POLICY_SETTINGS: PolicySettings = {
+  fleet: DEFAULT_FLEET_CONFIG,
+  placement: DEFAULT_PLACEMENT_OPTIONS,
+  timeZone: 'UTC',
 }
 
 export interface PolicyContext {
@@ -21,12 +39,16 @@ export interface PolicyContext {
   /** Those of `spec`, present. */
   readonly rules: ScaleRules
   readonly pools: readonly SimPool[]
+  readonly settings: PolicySettings
+  /** From placement to ready and warmed up. */
   readonly startTimeMs: number
   /** The fewest instances that meet the objective all the time, and on average: what a person who knew the future would fix. */
   readonly known: { readonly p99: number; readonly mean: number }
 }
 
 export interface Controller {
+  /** A mean from long before the run, over a span longer than a minute: what is usual at that time. Before any `learn`; oldest first. */
+  learnUsual?(atMs: number, spanMs: number, demand: number): void
   /** History from before the run, minute by minute, in instances' worth; oldest first. */
   learn?(atMs: number, demand: number): void
   /** Called every tick. May change the world. */

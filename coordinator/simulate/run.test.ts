@@ -1,12 +1,15 @@
 import { beforeAll, describe, expect, it } from 'vitest'
 import { aPool } from '../../test/builders/records.ts'
 import { aScale, aServiceSpec, aUnitSpec } from '../../test/builders/specs.ts'
+import type { ScaleRules } from '../../shared/model/app.ts'
+import { DEFAULT_FLEET_CONFIG } from '../fleet/config.ts'
 import { demandOf } from './demand.ts'
 import { POLICIES, policiesNamed } from './policies.ts'
 import { quadraticAtEnd } from './policies/published.ts'
 import { simPool } from './pools.ts'
 import { reportHtml } from './report-html.ts'
-import { type RunResult, runPolicy, type RunSetup } from './run.ts'
+import { DEFAULT_POLICY_SETTINGS } from './policy.ts'
+import { type RunResult, runPolicy, type RunSetup, type TimePoint } from './run.ts'
 import { DEFAULT_SERVICE_MODEL, serviceTables } from './service-model.ts'
 import type { Trace } from './trace.ts'
 
@@ -52,6 +55,54 @@ function setup(fields: Partial<RunSetup> = {}, bootMs = 240_000): RunSetup {
     ...fields,
   }
 }
+
+/** The counts of Rubato's reactive policy under other rules or settings, and what the run came to. */
+function runWith(rules: Partial<ScaleRules>, fields: Partial<RunSetup> = {}) {
+  const scale = aScale({ max: 60, ...rules })
+  const given = setup({ spec: { ...spec, scale }, rules: scale, ...fields })
+  return runPolicy(policiesNamed('rubato-reactive')[0] ?? expect.fail(), given)
+}
+
+describe('what the coordinator was told', () => {
+  it('a schedule raises the minimum, ahead of its time by what machines and instances take', () => {
+    const at = (timeline: readonly TimePoint[], hour: number) =>
+      timeline.findLast(({ atMs }) => atMs <= (72 + hour) * HOUR)?.ready ?? expect.fail()
+    const schedules = [
+      { at: '0 8 * * *', timeZone: 'UTC', min: 30, max: 60 },
+      { at: '0 11 * * *', timeZone: 'UTC', min: 1, max: 60 },
+    ]
+    const { timeline, decisions } = runWith({ schedules })
+    expect(at(timeline, 7)).toBeLessThan(20)
+    expect(at(timeline, 8.1)).toBeGreaterThanOrEqual(30)
+    expect(at(timeline, 15)).toBeLessThan(30)
+    expect(decisions.find(({ reason }) => reason.includes('schedule "0 8 * * *" UTC comes in'))).toBeDefined()
+  })
+
+  it('an objective that is missed moves the threshold', () => {
+    // One request at a time: load and the time of an answer are closely bound.
+    const tables = serviceTables({ ...DEFAULT_SERVICE_MODEL, workers: 1, latencyMs: 400 })
+    const rules = { lowPercent: 90, highPercent: 90 }
+    const without = runWith(rules, { tables })
+    const { metrics } = runWith({ ...rules, objective: { latencyP95Ms: 400 } }, { tables })
+    expect(metrics.beyondObjective).toBeLessThan(0.75 * without.metrics.beyondObjective)
+    expect(metrics.machineHours).toBeGreaterThan(without.metrics.machineHours)
+  })
+
+  it('a budget stops buying, and gives back what it cannot pay', () => {
+    const fleet = { ...DEFAULT_FLEET_CONFIG, budgetUsdPerMonth: 1 }
+    const free = runWith({}).metrics.costUsd
+    const { metrics, decisions } = runWith({}, { settings: { ...DEFAULT_POLICY_SETTINGS, fleet } })
+    expect(free).toBeGreaterThan(1.5)
+    expect(metrics.costUsd).toBeLessThan(1.3)
+    expect(decisions.some(({ reason }) => reason.includes('over $1.00'))).toBe(true)
+  })
+
+  it('the pace of the fleet', () => {
+    const fleet = { ...DEFAULT_FLEET_CONFIG, minNodeAgeMs: 12 * HOUR }
+    const slow = runWith({}, { settings: { ...DEFAULT_POLICY_SETTINGS, fleet } })
+    expect(slow.metrics.machineHours).toBeGreaterThan(1.05 * runWith({}).metrics.machineHours)
+  })
+})
 
 describe('a run', () => {
   const results = new Map<string, RunResult>()

@@ -6,9 +6,16 @@ import type { ScaleRules, ServiceSpec } from '../../shared/model/app.ts'
 import { seededRandom } from '../../shared/random.ts'
 import { type Demand, poisson } from './demand.ts'
 import { createElasticityMeter, type ElasticityMetrics } from './elasticity-metrics.ts'
-import type { Policy } from './policy.ts'
+import { DEFAULT_POLICY_SETTINGS, type Policy, type PolicySettings } from './policy.ts'
 import { ratePerInstance, type ServiceTables } from './service-model.ts'
 import { createWorld, type Decision, type SimPool } from './world.ts'
+
+/** A mean over a span of old history, in instances' worth. */
+export interface UsualDemand {
+  readonly atMs: number
+  readonly spanMs: number
+  readonly demand: number
+}
 
 export interface RunSetup {
   readonly demand: Demand
@@ -20,6 +27,11 @@ export interface RunSetup {
   readonly tables: ServiceTables
   readonly rules: ScaleRules
   readonly pools: readonly SimPool[]
+  /** Default: those of a coordinator that was told nothing. */
+  readonly settings?: PolicySettings
+  /** What is known of the time before the demand begins, in means over spans longer than a minute; default nothing. Oldest first. */
+  readonly usual?: readonly UsualDemand[]
+  /** From placement to ready and warmed up. */
   readonly startTimeMs: number
   readonly seed: number
   /** Default 5 s. */
@@ -77,11 +89,13 @@ export function runPolicy(policy: Policy, setup: RunSetup): RunResult {
     spec: setup.spec,
     rules,
     pools,
+    settings: setup.settings ?? DEFAULT_POLICY_SETTINGS,
     startTimeMs: setup.startTimeMs,
     known,
   })
   const perSecond = ratePerInstance(tables.model)
   const noisy = (atMs: number, seconds: number) => poisson(demand.at(atMs) * perSecond * seconds, random) / (perSecond * seconds)
+  for (const { atMs, spanMs, demand: mean } of setup.usual ?? []) controller.learnUsual?.(atMs, spanMs, mean)
   for (let atMs = demand.startMs; atMs < fromMs && controller.learn; atMs += MINUTE_MS) controller.learn(atMs, noisy(atMs, 60))
 
   const meter = createElasticityMeter()
@@ -113,7 +127,9 @@ export function runPolicy(policy: Policy, setup: RunSetup): RunResult {
     const loadPercent = supply === 0 ? 0 : (100 * served) / supply
     meter.add({ dtMs: tickMs, demand: need, supply, arrivals, late, failed: Math.min(arrivals, gaveUp * perSecond) })
 
-    controller.tick({ dtMs: tickMs, ready: supply, loadPercent, arrived, requests: arrivals })
+    const queuedMs = supply === 0 ? tables.model.patienceMs : (1000 * backlog) / supply
+    const answerTimes = () => tables.answerTimes(offered, supply, queuedMs, arrivals)
+    controller.tick({ dtMs: tickMs, ready: supply, loadPercent, arrived, requests: arrivals, answerTimes })
     loadSum += loadPercent
     loadCount += 1
     if (setup.record && atMs >= nextPointMs) {

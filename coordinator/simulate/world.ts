@@ -19,6 +19,8 @@ export interface SimMachine {
   readonly joinsAtMs: number
   state: 'coming' | 'joined' | 'draining' | 'gone'
   goneAtMs: number | null
+  /** Why it drains, and when what is left there is stopped, replaced or not; null when it does not. */
+  drain: { readonly reason: string; readonly deadlineAtMs: number } | null
   /** Instances bound to it, starting, ready or leaving. */
   readonly instances: Set<SimInstance>
 }
@@ -57,15 +59,15 @@ export interface World {
   readonly ready: number
   /** Changes whenever an instance or machine changes its state: what was computed before still holds while it is equal. */
   readonly revision: number
-  /** Ended machines of the last days, for what a policy learns of them. */
+  /** Ended machines of this month and the one before, for what a policy learns of them. */
   readonly ended: readonly SimMachine[]
   pending(): readonly SimInstance[]
   scaleTo(wanted: number, reason: string): void
   bind(instance: SimInstance, machine: SimMachine): void
   /** `afterMs`: it is ordered so long after this moment, within the tick; default at once. */
   buy(pool: SimPool, reason: string, afterMs?: number): SimMachine
-  /** Replacements start elsewhere; the machine is terminated when it is empty. */
-  drain(machine: SimMachine, reason: string): void
+  /** Replacements start elsewhere; the machine is terminated when it is empty, which it is after `deadlineMs` at the latest; default never. */
+  drain(machine: SimMachine, reason: string, deadlineMs?: number): void
   undrain(machine: SimMachine, reason: string): void
 }
 
@@ -91,7 +93,8 @@ export interface RunningWorld extends World {
 }
 
 const HOUR_MS = 3_600_000
-const MAX_ENDED = 200
+/** What a month's budget has to remember, and how long machines lived. */
+const ENDED_KEPT_MS = 46 * 24 * HOUR_MS
 
 export function createWorld(setup: WorldSetup): RunningWorld {
   const { pools, service, startTimeMs, log } = setup
@@ -137,7 +140,7 @@ export function createWorld(setup: WorldSetup): RunningWorld {
     machine.state = 'gone'
     machine.goneAtMs = nowMs
     machines = machines.filter((other) => other !== machine)
-    ended = [...ended, machine].slice(-MAX_ENDED)
+    ended = [...ended.filter(({ goneAtMs }) => (goneAtMs ?? 0) > nowMs - ENDED_KEPT_MS), machine]
     bills.push({ fromMs: machine.requestedAtMs, toMs: nowMs, pool: machine.pool })
     note('terminate', machine.id, 'is empty')
   }
@@ -211,6 +214,7 @@ export function createWorld(setup: WorldSetup): RunningWorld {
         joinsAtMs: nowMs + afterMs + pool.bootMs,
         state: 'coming',
         goneAtMs: null,
+        drain: null,
         instances: new Set(),
       }
       machines = [...machines, machine]
@@ -219,10 +223,12 @@ export function createWorld(setup: WorldSetup): RunningWorld {
       touch()
       return machine
     },
-    drain(machine, reason) {
+    drain(machine, reason, deadlineMs = Number.POSITIVE_INFINITY) {
       if (machine.state !== 'joined') return
       note('drain', machine.id, reason)
       machine.state = 'draining'
+      machine.drain = { reason, deadlineAtMs: nowMs + deadlineMs }
+      expect(machine.drain.deadlineAtMs)
       for (const instance of [...machine.instances]) {
         if (instance.isLeaving) continue
         if (instance.state === 'ready') {
@@ -242,6 +248,7 @@ export function createWorld(setup: WorldSetup): RunningWorld {
       if (machine.state !== 'draining') return
       note('reclaim', machine.id, reason)
       machine.state = 'joined'
+      machine.drain = null
       for (const instance of machine.instances) {
         const replacement = instance.isLeaving ? replacementOf(instance) : undefined
         if (replacement !== undefined) remove(replacement)
@@ -269,7 +276,12 @@ export function createWorld(setup: WorldSetup): RunningWorld {
           instance.replaces = null
           if (old !== null && old.state !== 'gone') remove(old)
         }
-        for (const machine of machines) if (machine.state === 'draining' && machine.instances.size === 0) terminate(machine)
+        for (const machine of machines) {
+          if (machine.drain === null) continue
+          if (machine.drain.deadlineAtMs <= toMs) for (const instance of [...machine.instances]) remove(instance)
+          if (machine.instances.size === 0) terminate(machine)
+          else expect(machine.drain.deadlineAtMs)
+        }
         touch()
       }
     },

@@ -2,10 +2,14 @@
 import type { ServiceSpec } from '../../../shared/model/app.ts'
 import type { MachineRecord } from '../../../shared/model/node.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
-import { createBuyHold, createDownTimer, holdOf } from '../../fleet/pace.ts'
-import { type Ghost, GHOST_PRIORITY, planCapacity } from '../../fleet/plan-capacity.ts'
+import { BUDGET_REASON } from '../../fleet/drain-reasons.ts'
+import { ghostsAhead, spareGhosts } from '../../fleet/ghosts.ts'
+import { createBuyHold, createDownTimer, firmHoldOf } from '../../fleet/pace.ts'
+import { type Ghost, planCapacity } from '../../fleet/plan-capacity.ts'
+import { budgetOf, overrunOf } from '../../fleet/plan-budget.ts'
 import { planConsolidation } from '../../fleet/plan-consolidation.ts'
-import type { PlacementNode, PlacementRequest } from '../../placement/model.ts'
+import { holdOn, planHolds } from '../../fleet/plan-holds.ts'
+import type { PlacementNode, PlacementOptions, PlacementRequest } from '../../placement/model.ts'
 import { assumedNode } from '../../placement/plan-offline.ts'
 import { planPlacement } from '../../placement/plan-placement.ts'
 import { requestOf } from '../../placement/requests.ts'
@@ -17,6 +21,7 @@ export interface RubatoFleetSetup {
   readonly spec: ServiceSpec
   readonly pools: readonly SimPool[]
   readonly config: FleetConfig
+  readonly placement: PlacementOptions
 }
 
 export interface RubatoFleet {
@@ -24,13 +29,14 @@ export interface RubatoFleet {
   tick(predicted: number): void
 }
 
-export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFleetSetup): RubatoFleet {
+export function createRubatoFleet({ world, app, spec, pools, config, placement }: RubatoFleetSetup): RubatoFleet {
   const service = `${app}/${spec.name}`
+  const context = { app, spec, revision: 1, home: null }
   const requests = new Map<string, PlacementRequest>()
   const requestFor = (id: string): PlacementRequest => {
     const known = requests.get(id)
     if (known !== undefined) return known
-    const made = requestOf(id, { app, spec, revision: 1, home: null })
+    const made = requestOf(id, context)
     requests.set(id, made)
     return made
   }
@@ -41,7 +47,11 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
   const buyHold = createBuyHold<SimInstance>(config.buyHoldMs)
   const hasBudget = config.budgetUsdPerMonth !== null || pools.some((pool) => pool.budgetUsdPerMonth !== null)
   const hasMinimum = pools.some((pool) => pool.min > 0)
-  let lastUpMs = world.nowMs
+  const reclaimedAtMs = new Map<string, number>()
+  const spare = spareGhosts(pools, config, () => spec.unit.runtime)
+  /** Instances that nothing can be bought for. */
+  let blocked: ReadonlySet<string> = new Set()
+  let tried: ReadonlySet<string> = new Set()
   let seen = -1
   let planned = 0
   let wanted = world.wanted
@@ -78,6 +88,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     const plan = planPlacement({
       requests: pending.map(({ id }) => requestFor(id)),
       nodes: joined().map((machine) => nodeOf(machine, null)),
+      options: placement,
     })
     for (const { instance, node } of plan.assignments) {
       const waiting = byId.get(instance)
@@ -87,18 +98,11 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
     return plan.refusals.flatMap(({ instance }) => byId.get(instance) ?? [])
   }
 
-  const ghostsFor = (predicted: number): readonly Ghost[] =>
-    Array.from({ length: Math.max(0, predicted - world.wanted) }, (_, index) => {
-      const request = requestFor(`${service}/ahead-${index + 1}`)
-      return {
-        request: { ...request, group: `~${request.group}`, rules: { ...request.rules, priority: GHOST_PRIORITY } },
-        why: `${service}, as forecast`,
-      }
-    })
+  const ghostsFor = (predicted: number): readonly Ghost[] => [...ghostsAhead(context, predicted, world.wanted), ...spare]
 
   /** `afterMs`: so long after this moment, until the next tick nothing else happens. */
   const capacity = (refused: readonly SimInstance[], predicted: number, afterMs: number) => {
-    const draining = world.machines.filter((machine) => machine.state === 'draining')
+    const draining = world.machines.filter(({ drain }) => drain !== null && !drain.reason.startsWith(BUDGET_REASON))
     const plan = planCapacity({
       refused: refused.map(({ id }) => requestFor(id)),
       ghosts: ghostsFor(predicted),
@@ -112,12 +116,14 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       config,
       nowMs: world.nowMs,
     })
+    blocked = new Set(plan.blocked.keys())
     for (const action of plan.actions) {
-      lastUpMs = world.nowMs
       if (action.kind === 'buy') world.buy(byName.get(action.pool) as SimPool, action.reason, afterMs)
       else if (action.kind === 'reclaim') {
         const machine = machineById(action.nodeId)
-        if (machine !== undefined) world.undrain(machine, 'is needed again')
+        if (machine === undefined) continue
+        world.undrain(machine, 'is needed again')
+        reclaimedAtMs.set(machine.pool.name, world.nowMs)
         buyHold.forget()
       }
     }
@@ -145,46 +151,56 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       lastError: null,
     }))
 
+  const budgetNow = (machines: readonly MachineRecord[]) =>
+    budgetOf({ machines, pools, limitUsd: config.budgetUsdPerMonth, nowMs: world.nowMs })
+
   const giveBack = (predicted: number) => {
-    const hold = holdOf(
-      {
-        frozen: null,
-        leaving: world.machines.filter((machine) => machine.state === 'draining').length,
-        silent: null,
-        coming: world.machines.find((machine) => machine.state === 'coming')?.id ?? null,
-        waiting: world.pending().length > 0 ? service : null,
-        updating: null,
-        lastUpAtMs: lastUpMs,
-        config,
-      },
-      world.nowMs,
-    )
-    if (hold !== null) return
+    const leaving = world.machines.filter((machine) => machine.state === 'draining')
+    if (firmHoldOf({ frozen: null, leaving: leaving.length, config }) !== null) return
     if (world.revision === kept.revision && predicted === kept.predicted && world.nowMs < kept.untilMs) return
     const all = records()
     const byId = new Map(all.map((record) => [record.id, record]))
+    // What nothing can be bought for must not keep machines alive for ever.
+    const waiting = world.pending().filter(({ id }) => !blocked.has(id))
+    const holds = planHolds(
+      {
+        nodes: [],
+        services: [{ id: service, isUpdating: false, waiting: waiting.length }],
+        machines: all,
+        reclaimedAtMs,
+        downIntervalMs: config.downIntervalMs,
+      },
+      world.nowMs,
+    )
+    const requestsOn = (id: string) => [...(machineById(id)?.instances ?? [])].map((instance) => requestFor(instance.id))
     const plan = planConsolidation(
       {
         nodes: joined().map((machine) => nodeOf(machine, null)),
-        requestsOn: (id) => [...(machineById(id)?.instances ?? [])].map((instance) => requestFor(instance.id)),
+        requestsOn,
         keepsData: new Set(),
         machineOf: (id) => byId.get(id),
         machines: all,
         pools,
-        hold: null,
-        overBudget: null,
-        ghosts: ghostsFor(predicted).map(({ request }) => request),
-        room: config.maxParallelDrains,
+        hold: holds.manyWaiting,
+        heldOf: (node) => holdOn(node, holds),
+        overBudget: config.budgetUsdPerMonth === null ? null : overrunOf(budgetNow(all)),
+        ghosts: [...ghostsFor(predicted).map(({ request }) => request), ...waiting.map(({ id }) => requestFor(id))],
+        room: config.maxParallelDrains - leaving.length,
+        tried,
         minNodeAgeMs: config.minNodeAgeMs,
         headroomPercent: config.headroomPercent,
         minSavingsRatio: config.minSavingsRatio,
       },
       world.nowMs,
     )
-    kept = { revision: world.revision, predicted, untilMs: plan.wakeAtMs ?? Number.POSITIVE_INFINITY }
+    tried = plan.tried
+    // Holds end with time alone, and turns go round: then the next look may find what this one did not.
+    const isSettled = holds.pools.size === 0 && tried.size === 0
+    const untilMs = isSettled ? (plan.wakeAtMs ?? Number.POSITIVE_INFINITY) : world.nowMs
+    kept = { revision: world.revision, predicted, untilMs }
     for (const action of plan.actions) {
       const machine = machineById(action.nodeId)
-      if (machine !== undefined) world.drain(machine, action.reason)
+      if (machine !== undefined) world.drain(machine, action.reason, config.drainDeadlineMs)
     }
   }
 
@@ -193,7 +209,7 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       if (world.revision !== seen || predicted > planned) {
         const refused = place()
         const { lasting, youngMs } = buyHold.lasting(refused, world.nowMs)
-        if (lasting.size > 0 || hasMinimum || predicted > world.wanted) capacity([...lasting], predicted, 0)
+        if (lasting.size > 0 || hasMinimum || spare.length > 0 || predicted > world.wanted) capacity([...lasting], predicted, 0)
         if (youngMs !== null) {
           const pending = refused.filter((instance) => instance.state === 'pending')
           capacity([...buyHold.lasting(pending, world.nowMs + youngMs).lasting], predicted, youngMs)
