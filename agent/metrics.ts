@@ -21,5 +21,17 @@ export function agentMetrics(view: AgentView, link: Link): string {
       return load === null ? [] : [[`{instance="${instance.replaceAll(/["\\\n]/g, '_')}"}`, load.loadPercent] as const]
     }),
   )
+  const ahead = view.pullAhead()
+  if (ahead !== null) {
+    const { here, pending, failing } = ahead.answer()
+    gauge('images_ahead', 'Images that shall be here before an instance needs them.', [
+      ['{state="here"}', here.length],
+      ['{state="pending"}', pending.length],
+      ['{state="failing"}', failing.length],
+    ])
+    lines.push('# HELP rubato_agent_pulls_ahead_total Ends of pulls ahead.', '# TYPE rubato_agent_pulls_ahead_total counter')
+    for (const [outcome, count] of Object.entries(ahead.counters))
+      lines.push(`rubato_agent_pulls_ahead_total{outcome="${outcome}"} ${count}`)
+  }
   return `${lines.join('\n')}\n`
 }
