@@ -48,7 +48,11 @@ describe('what is pulled ahead where', () => {
 
   it.each(['draining', 'cordoned', 'lost', 'not reported yet'])('B9: a node that is %s pulls nothing ahead', (closed) => {
     const places = [node('n-1', { closed }), node('n-2')]
-    const wanted = plan({ updates: [update('shop/web', 'web:2', ['n-1', 'n-2'])], growth: [growing('shop/api', 'api', 2)], nodes: places })
+    const wanted = plan({
+      updates: [update('shop/web', 'web:2', ['n-1', 'n-2'])],
+      growth: [growing('shop/api', 'api', 2)],
+      nodes: places,
+    })
     expect([...wanted.keys()]).toEqual(['n-2'])
   })
 
@@ -91,7 +95,11 @@ describe('which images a unit needs', () => {
   })
 })
 
-const here = (spec: Partial<ServiceSpec> = {}, record: Partial<ServiceRecord> = {}, instances: readonly InstanceRecord[] = []) => {
+const here = (
+  spec: Partial<ServiceSpec> = {},
+  record: Partial<ServiceRecord> = {},
+  instances: readonly InstanceRecord[] = [],
+) => {
   const service = aServiceSpec({ specHash: 'new', ...spec })
   return {
     app: anAppRecord({ revision: 2, spec: anAppSpec({ services: [service] }) }),
@@ -160,7 +168,10 @@ describe('what growth would have pulled', () => {
   it('replacements are not counted beside what they replace, nor forgotten once they have taken its place', () => {
     const replaced = running(3, 'new', { replaces: 'shop/web/9/9' })
     expect(count(here(scaled, { desired: 1 }, replaced), by(4), NOW)).toBe(1)
-    const pair = [...running(1), anInstanceRecord({ id: 'shop/web/1/2', nodeId: 'n-2', specHash: 'new', replaces: 'shop/web/1/1' })]
+    const pair = [
+      ...running(1),
+      anInstanceRecord({ id: 'shop/web/1/2', nodeId: 'n-2', specHash: 'new', replaces: 'shop/web/1/1' }),
+    ]
     expect(count(here(scaled, { desired: 1 }, pair), by(2), NOW)).toBe(1)
   })
 
