@@ -62,14 +62,17 @@ describe('images to pull ahead', () => {
     expect(JSON.stringify([...agent.disk])).toBe(disk)
   })
 
-  it.each([{}, { pullsAhead: false }])('an agent that does not say that it pulls ahead (%j) hears nothing of it', async (hello) => {
-    const agent = await start(hello)
-    want(['n-1', images('web:2')])
-    await bed.clock.advance(1_000)
-    expect(agent.pullAhead).toEqual([])
-    expect(agent.link.counters.unknownFrames).toBe(0)
-    expect(ahead()).toBeNull()
-  })
+  it.each([{}, { pullsAhead: false }])(
+    'an agent that does not say that it pulls ahead (%j) hears nothing of it',
+    async (hello) => {
+      const agent = await start(hello)
+      want(['n-1', images('web:2')])
+      await bed.clock.advance(1_000)
+      expect(agent.pullAhead).toEqual([])
+      expect(agent.link.counters.unknownFrames).toBe(0)
+      expect(ahead()).toBeNull()
+    },
+  )
 
   it('an agent that connects again is told again, by whichever coordinator it finds', async () => {
     const agent = await start()

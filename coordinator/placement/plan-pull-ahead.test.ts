@@ -6,15 +6,28 @@ import type { ServiceSpec } from '../../shared/model/app.ts'
 import type { InstanceRecord, ServiceRecord } from '../state/objects.ts'
 import { DEFAULT_PLACEMENT_OPTIONS, type PlacementNode } from './model.ts'
 import { assumedNode } from './plan-offline.ts'
-import { IMAGES_PER_NODE, imagesToPull, planPullAhead, type PullAheadInput } from './plan-pull-ahead.ts'
+import {
+  type GrowthWant,
+  IMAGES_PER_NODE,
+  imagesToPull,
+  placeGrowth,
+  planPullAhead,
+  type PullAheadInput,
+} from './plan-pull-ahead.ts'
 import { planPlacement } from './plan-placement.ts'
 import { growthWantOf, updateWantOf } from './pull-wants.ts'
 
 const NOW = 1_000_000_000
 const node = (id: string, fields: Partial<PlacementNode> = {}) => assumedNode(id, aCapacity(), fields)
 const nodes = (count: number) => Array.from({ length: count }, (_, index) => node(`n-${index + 1}`))
-const plan = (input: Partial<PullAheadInput>) =>
-  planPullAhead({ updates: [], growth: [], nodes: nodes(3), diskUse: new Map(), options: DEFAULT_PLACEMENT_OPTIONS, ...input })
+const plan = ({
+  growth = [],
+  ...input
+}: Partial<Omit<PullAheadInput, 'growth'>> & { readonly growth?: readonly GrowthWant[] }) => {
+  const places = input.nodes ?? nodes(3)
+  const grown = placeGrowth(growth, places, DEFAULT_PLACEMENT_OPTIONS)
+  return planPullAhead({ updates: [], nodes: places, diskUse: () => null, growth: grown, ...input })
+}
 const named = (wanted: ReturnType<typeof plan>) =>
   Object.fromEntries([...wanted].map(([id, images]) => [id, images.map(({ image }) => image)]))
 const image = (name: string) => [{ image: name }]
@@ -64,7 +77,7 @@ describe('what is pulled ahead where', () => {
       ['n-4', null],
     ])
     const updates = [update('shop/web', 'web:2', ['n-1', 'n-2', 'n-3', 'n-4'])]
-    expect([...plan({ updates, nodes: places, diskUse }).keys()]).toEqual(['n-2', 'n-4'])
+    expect([...plan({ updates, nodes: places, diskUse: ({ id }) => diskUse.get(id) ?? null }).keys()]).toEqual(['n-2', 'n-4'])
   })
 
   it('B9: a node is never asked for more images than the bound; updates come first, then what grows most likely', () => {

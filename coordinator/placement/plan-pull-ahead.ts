@@ -9,11 +9,10 @@ import type { ImageToPull } from '../../shared/protocol/frames.ts'
 import type { PlacementNode, PlacementOptions, PlacementRequest } from './model.ts'
 import { planPlacement } from './plan-placement.ts'
 
-/** Instances that are there run, or stop for, another unit than these images are of: where they go is known. */
-export interface UpdateWant {
+/** Images of one service that shall be on these nodes, those whose turn comes first first. */
+export interface PullWant {
   readonly service: ServiceId
   readonly images: readonly ImageToPull[]
-  /** Those whose turn comes first come first. */
   readonly nodes: readonly NodeId[]
 }
 
@@ -25,13 +24,12 @@ export interface GrowthWant {
 }
 
 export interface PullAheadInput {
-  readonly updates: readonly UpdateWant[]
+  readonly updates: readonly PullWant[]
   /** Most urgent first. */
-  readonly growth: readonly GrowthWant[]
+  readonly growth: readonly PullWant[]
   readonly nodes: readonly PlacementNode[]
   /** Measured part of the node's disk that is in use, 0–1; null: nobody knows. */
-  readonly diskUse: ReadonlyMap<NodeId, number | null>
-  readonly options: PlacementOptions
+  diskUse(node: PlacementNode): number | null
 }
 
 /** Enough for an update and what grows beside it; more would queue up behind each other anyway. */
@@ -41,28 +39,39 @@ const FULL_DISK = 0.8
 /** As the frame's bound: an agent refuses a longer name. */
 const MAX_NAME = 500
 
+/** Where the instances would go if they came now; in the order of `growth`. */
+export function placeGrowth(
+  growth: readonly GrowthWant[],
+  nodes: readonly PlacementNode[],
+  options: PlacementOptions,
+): readonly PullWant[] {
+  const requests = growth.flatMap((want) => want.requests)
+  const { assignments } = planPlacement({ requests, nodes, options })
+  const places = Map.groupBy(assignments, ({ request }) => request.service)
+  return growth.flatMap(({ service, images }) => {
+    const chosen = new Set((places.get(service) ?? []).map(({ node }) => node))
+    return chosen.size === 0 ? [] : [{ service, images, nodes: [...chosen] }]
+  })
+}
+
 /** By node, most urgent first; nodes without any are left out. */
-export function planPullAhead(input: PullAheadInput): ReadonlyMap<NodeId, readonly ImageToPull[]> {
-  const { updates, growth, options } = input
+export function planPullAhead({ updates, growth, nodes, diskUse }: PullAheadInput): ReadonlyMap<NodeId, readonly ImageToPull[]> {
   const wanted = new Map<NodeId, ImageToPull[]>()
-  const nodes = new Map(input.nodes.map((node) => [node.id, node]))
-  const add = (nodeId: NodeId, images: readonly ImageToPull[], isThere: (node: PlacementNode, image: string) => boolean) => {
-    const node = nodes.get(nodeId)
-    if (node === undefined || !mayPull(node, input.diskUse.get(nodeId) ?? null)) return
-    const here = wanted.get(nodeId) ?? []
-    for (const want of images)
-      if (here.length < IMAGES_PER_NODE && !isThere(node, want.image) && !here.some(({ image }) => image === want.image))
-        here.push(want)
-    if (here.length > 0) wanted.set(nodeId, here)
+  const nodeOf = new Map(nodes.map((node) => [node.id, node]))
+  const add = (want: PullWant, isThere: (node: PlacementNode, image: string) => boolean) => {
+    for (const nodeId of want.nodes) {
+      const node = nodeOf.get(nodeId)
+      if (node === undefined || !mayPull(node, diskUse(node))) continue
+      const here = wanted.get(nodeId) ?? []
+      for (const next of want.images)
+        if (here.length < IMAGES_PER_NODE && !isThere(node, next.image) && !here.some(({ image }) => image === next.image))
+          here.push(next)
+      if (here.length > 0) wanted.set(nodeId, here)
+    }
   }
   // The update waits for the node's own word, so it is asked even where the image is believed to be.
-  for (const { nodes: places, images } of updates) for (const nodeId of places) add(nodeId, images, () => false)
-  const places = Map.groupBy(
-    planPlacement({ requests: growth.flatMap(({ requests }) => requests), nodes: input.nodes, options }).assignments,
-    ({ request }) => request.service,
-  )
-  for (const { service, images } of growth)
-    for (const { node } of places.get(service) ?? []) add(node, images, ({ images: there }, image) => there.has(image))
+  for (const want of updates) add(want, () => false)
+  for (const want of growth) add(want, ({ images }, image) => images.has(image))
   return wanted
 }
 

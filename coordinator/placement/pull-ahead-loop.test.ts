@@ -116,6 +116,18 @@ describe('the loop that has images pulled ahead', () => {
     expect(told()).toEqual({})
   })
 
+  it('an image that is on its way is not sent elsewhere because of noise', async () => {
+    const { clock, observed, told } = await bed(app('web:1', { scale: aScale({ max: 2 }) }))
+    const [chosen = ''] = Object.keys(told())
+    const here = { here: [], pending: ['web:1'], failing: [] }
+    observed.setNode(aNodeObservation({ nodeId: chosen, ahead: here, use: aNodeUse({ cpuMillis: 400, diskBytes: 10 * GIB }) }))
+    await clock.advance(61_000)
+    expect(told()).toEqual({ [chosen]: ['web:1'] })
+    observed.setNode(aNodeObservation({ nodeId: chosen, ahead: here, use: aNodeUse({ cpuMillis: 3_900, diskBytes: 10 * GIB }) }))
+    await clock.advance(61_000)
+    expect(Object.keys(told())).not.toContain(chosen)
+  })
+
   it('a stream of changes is planned for once a second, and without any there is a plan a minute', async () => {
     const { clock, commit, levers } = await bed(app('web:1', { scale: aScale({ max: 3 }) }))
     levers.plans = 0

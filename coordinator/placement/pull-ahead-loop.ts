@@ -1,6 +1,7 @@
 /**
- * Keeps agents told of the images that they shall pull ahead. Looks again only at services that changed, at those that scale once a
- * minute (forecasts move without a change of the state), and plans over the nodes at most once a second.
+ * Keeps agents told of the images that they shall pull ahead. Looks again only at services that changed, and at those that scale once a
+ * minute (forecasts move without a change of the state). Updates are in a hurry; where growth would go, which costs a placement over
+ * all nodes, is asked rarely.
  */
 import type { Clock } from '../../shared/clock.ts'
 import { compare } from '../../shared/compare.ts'
@@ -13,7 +14,7 @@ import { createIsolation } from '../state/isolation.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 import type { PlacementNode, PlacementOptions } from './model.ts'
-import { type GrowthWant, planPullAhead, type UpdateWant } from './plan-pull-ahead.ts'
+import { type GrowthWant, placeGrowth, planPullAhead, type PullWant } from './plan-pull-ahead.ts'
 import { growthWantOf, type ServiceHere, updateWantOf } from './pull-wants.ts'
 import type { ChargeOf } from './requests.ts'
 
@@ -33,8 +34,9 @@ export interface PullAheadLoopDeps {
   tell(wanted: ReadonlyMap<NodeId, readonly ImageToPull[]>): void
 }
 
-/** Between two plans; the first change after a quiet time is planned for at once. */
+/** Between two plans, and two placements of growth; the first change after a quiet time is planned for at once. */
 const PACE_MS = 1_000
+const GROWTH_PACE_MS = 10_000
 const LOOK_MS = 60_000
 /** Services that grow and are planned for at once, the likeliest first. */
 const MAX_GROWING = 100
@@ -43,11 +45,15 @@ export function createPullAheadLoop(deps: PullAheadLoopDeps): Loop {
   const { state, observed, clock } = deps
   const logger = deps.logger.with({ loop: 'pull-ahead' })
   const isolation = createIsolation({ state, clock, logger, part: 'pull-ahead' })
-  const updates = new Map<ServiceId, UpdateWant>()
+  const updates = new Map<ServiceId, PullWant>()
   const growth = new Map<ServiceId, { readonly want: GrowthWant; readonly urgency: number }>()
   const dirty = new Set<ServiceId>()
   let lastMs = Number.NEGATIVE_INFINITY
   let lookDueMs = Number.NEGATIVE_INFINITY
+  let growthDueMs = Number.NEGATIVE_INFINITY
+  let places: readonly PullWant[] = []
+  /** Whether `places` may be other ones by now. */
+  let isGrowthStale = true
   let unsubscribe = () => {}
 
   const servicesOf = (app: string) => state.snapshot.get('app', app)?.spec.services ?? []
@@ -70,7 +76,7 @@ export function createPullAheadLoop(deps: PullAheadLoopDeps): Loop {
   }
   const look = (id: ServiceId) => {
     updates.delete(id)
-    growth.delete(id)
+    if (growth.delete(id)) isGrowthStale = true
     const here = find(id)
     if (here === null) return
     const update = updateWantOf(here)
@@ -79,28 +85,34 @@ export function createPullAheadLoop(deps: PullAheadLoopDeps): Loop {
     const ahead = rules === null ? null : deps.aheadOf(id, rules)
     const { chargeOf } = deps
     const more = growthWantOf(here, { rules, ahead, ...(chargeOf ? { chargeOf } : {}) }, clock.now())
-    if (more !== null) growth.set(id, more)
+    if (more === null) return
+    growth.set(id, more)
+    isGrowthStale = true
   }
-  const diskUse = (nodes: readonly PlacementNode[]) =>
-    new Map(
-      nodes.map(({ id, capacity }) => {
-        const used = observed.node(id)?.use?.diskBytes
-        return [id, used === undefined || capacity.diskBytes <= 0 ? null : used / capacity.diskBytes]
-      }),
-    )
-  const plan = () => {
-    if (updates.size === 0 && growth.size === 0) return deps.tell(new Map())
-    const nodes = deps.nodes()
-    const likeliest = [...growth.values()].sort((a, b) => a.urgency - b.urgency || compare(a.want.service, b.want.service))
-    deps.tell(
-      planPullAhead({
-        updates: [...updates.values()].sort((a, b) => compare(a.service, b.service)),
-        growth: likeliest.slice(0, MAX_GROWING).map(({ want }) => want),
-        nodes,
-        diskUse: diskUse(nodes),
-        options: deps.options,
-      }),
-    )
+  const diskUse = ({ id, capacity }: PlacementNode) => {
+    const used = observed.node(id)?.use?.diskBytes
+    return used === undefined || capacity.diskBytes <= 0 ? null : used / capacity.diskBytes
+  }
+  /** What comes counts as there, else noise would send it elsewhere when it has half come. */
+  const withPending = (node: PlacementNode): PlacementNode => {
+    const pending = observed.node(node.id)?.ahead?.pending ?? []
+    return pending.length === 0 ? node : { ...node, images: new Set([...node.images, ...pending]) }
+  }
+  const plan = (nowMs: number) => {
+    const nodes = updates.size === 0 && growth.size === 0 ? [] : deps.nodes()
+    if (isGrowthStale && nowMs >= growthDueMs) {
+      isGrowthStale = false
+      growthDueMs = nowMs + GROWTH_PACE_MS
+      const likeliest = [...growth.values()].sort((a, b) => a.urgency - b.urgency || compare(a.want.service, b.want.service))
+      places = placeGrowth(
+        likeliest.slice(0, MAX_GROWING).map(({ want }) => want),
+        nodes.map(withPending),
+        deps.options,
+      )
+    }
+    const inOrder = [...updates.values()].sort((a, b) => compare(a.service, b.service))
+    // Without services that want nothing more since their growth was placed.
+    deps.tell(planPullAhead({ updates: inOrder, growth: places.filter(({ service }) => growth.has(service)), nodes, diskUse }))
   }
 
   const loop = createLoop({
@@ -115,11 +127,12 @@ export function createPullAheadLoop(deps: PullAheadLoopDeps): Loop {
       if (nowMs >= lookDueMs) {
         lookDueMs = nowMs + LOOK_MS
         markScaling()
+        isGrowthStale = true
       }
       for (const id of dirty) isolation.attempt(id, () => look(id))
       dirty.clear()
-      plan()
-      return clock.now() + (lookDueMs - nowMs)
+      plan(nowMs)
+      return clock.now() + (Math.min(lookDueMs, isGrowthStale ? growthDueMs : lookDueMs) - nowMs)
     },
   })
 
@@ -133,7 +146,8 @@ export function createPullAheadLoop(deps: PullAheadLoopDeps): Loop {
         for (const { kind, key } of keys) {
           if (kind === 'service') dirty.add(key)
           else if (kind === 'app') markApp(key)
-          else if (kind !== 'node') continue
+          else if (kind === 'node') isGrowthStale = true
+          else continue
           isNews = true
         }
         if (isNews) loop.poke()

@@ -4,7 +4,7 @@ import { type NodeId, parseInstanceId } from '../../shared/model/identity.ts'
 import { hasVolumes } from '../services/service-plan.ts'
 import { updatesStopFirst } from '../services/draft.ts'
 import type { AppRecord, InstanceRecord, ServiceRecord } from '../state/objects.ts'
-import { type GrowthWant, imagesToPull, type UpdateWant } from './plan-pull-ahead.ts'
+import { type GrowthWant, imagesToPull, type PullWant } from './plan-pull-ahead.ts'
 import { type ChargeOf, requestOf } from './requests.ts'
 
 export interface ServiceHere {
@@ -24,7 +24,7 @@ const WILL_GROW = 8
 const RECENT_MS = 3_600_000
 
 /** Where outdated instances stop for new ones of the present revision; null: no update that would go on, or none that stops first. */
-export function updateWantOf({ app, spec, record, instances }: ServiceHere): UpdateWant | null {
+export function updateWantOf({ app, spec, record, instances }: ServiceHere): PullWant | null {
   const images = imagesToPull(spec.unit)
   if (images.length === 0 || isHalted(app, record) || !(updatesStopFirst(spec) || hasVolumes(spec))) return null
   const outdated = outdatedOf(spec, instances).sort((a, b) => slotOf(a) - slotOf(b))

@@ -13,14 +13,16 @@ async function cluster(pullAhead: boolean, hosts: number): Promise<SimCluster> {
 const slowRegistry = (made: SimCluster) => {
   for (const host of made.hosts.values()) host.engine.pullMs = PULL_MS
 }
-const pulls = (made: SimCluster) => [...made.hosts.values()].flatMap((host) => host.engine.journal.filter((line) => line.startsWith('pull ')))
+const pulls = (made: SimCluster) =>
+  [...made.hosts.values()].flatMap((host) => host.engine.journal.filter((line) => line.startsWith('pull ')))
 const ready = (made: SimCluster) =>
   [...made.lead().hub.observed.instances()].filter((instance) => instance.phase === 'ready' && instance.healthy).length
 
 /** Time for which nothing was ready while a stop-first update of a single instance was carried out. */
 async function outageOfUpdate(pullAhead: boolean): Promise<number> {
   const made = await cluster(pullAhead, 2)
-  const app = (image: string) => anApp({ name: 'shop', image, replicas: 1, update: { order: 'stop-first', progressDeadlineMs: 120_000 } })
+  const app = (image: string) =>
+    anApp({ name: 'shop', image, replicas: 1, update: { order: 'stop-first', progressDeadlineMs: 120_000 } })
   await made.deploy(app('shop/web:1'))
   await made.settle()
   slowRegistry(made)
