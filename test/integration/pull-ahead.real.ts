@@ -52,7 +52,7 @@ describe('images pulled ahead by a real engine', () => {
     })
     ahead.start()
     try {
-      registry.held = true
+      registry.slow = true
       ahead.want([{ image: web }, { image: missing }])
       await vi.waitUntil(() => registry.underWay === 1, { timeout: 30_000 })
 
@@ -60,7 +60,7 @@ describe('images pulled ahead by a real engine', () => {
       ahead.poke()
       await vi.waitUntil(() => ahead.counters.aborted === 1, { timeout: 30_000 })
       await vi.waitUntil(() => registry.underWay === 0, { timeout: 30_000 })
-      registry.held = false
+      registry.slow = false
       await runtime.pull(other, {}, new AbortController().signal)
       expect(ahead.answer().pending).toContain(web)
       instances.clear()

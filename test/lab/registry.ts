@@ -1,37 +1,46 @@
-/** A registry of our own on loopback: images of one small layer, made here. Its levers hold the layers back. */
+/** A registry of our own on loopback: images of one small layer, made here, which it can hand out slowly. */
 import { createHash } from 'node:crypto'
 import { createServer, type ServerResponse } from 'node:http'
+import { setTimeout } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import { tarOf } from '../../agent/runtime/docker/tar.ts'
 
 export interface LabRegistry {
   /** `127.0.0.1:<port>/<name>`, for an image that `add` made. */
   nameOf(name: string): string
-  /** Makes an image with a file of its own. */
+  /** Makes an image, given as `name:tag`, with a file of its own. */
   add(name: string): void
-  /** While true, layers begin and do not go on. */
-  held: boolean
+  /** While true, a layer takes most of a minute. */
+  slow: boolean
   /** Layers that are on their way at this moment. */
   readonly underWay: number
   stop(): Promise<void>
 }
 
+/** Not to be compressed, so that a layer is as large; in 1 % steps of it an engine notices that its client has gone. */
+const LAYER_BYTES = 256 * 1024
+const SLOW = { bytes: 1024, everyMs: 150 }
 const MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
 
 export async function startRegistry(): Promise<LabRegistry> {
   const blobs = new Map<string, Buffer>()
   const manifests = new Map<string, string>()
   const open = new Set<ServerResponse>()
-  let held = false
   const put = (content: Buffer) => {
     const digest = digestOf(content)
     blobs.set(digest, content)
     return { digest, size: content.length }
   }
-  const finish = (response: ServerResponse, content: Buffer) => {
-    if (!held) response.end(content.subarray(1))
+  const handOut = async (response: ServerResponse, layer: Buffer) => {
+    open.add(response)
+    response.on('close', () => open.delete(response))
+    let sent = 0
+    for (; registry.slow && sent < layer.length && open.has(response); sent += SLOW.bytes) {
+      response.write(layer.subarray(sent, sent + SLOW.bytes))
+      await setTimeout(SLOW.everyMs)
+    }
+    response.end(layer.subarray(sent))
   }
-  const waiting = new Map<ServerResponse, Buffer>()
   const server = createServer((request, response) => {
     const path = request.url ?? ''
     const [, name = '', kind = '', reference = ''] = /^\/v2\/(.+)\/(manifests|blobs)\/([^/]+)$/.exec(path) ?? []
@@ -46,24 +55,18 @@ export async function startRegistry(): Promise<LabRegistry> {
     response.setHeader('content-length', content.length)
     if (request.method === 'HEAD') return void response.end()
     if (kind === 'manifests' || content[0] === 0x7b) return void response.end(content)
-    open.add(response)
-    response.on('close', () => {
-      open.delete(response)
-      waiting.delete(response)
-    })
-    response.write(content.subarray(0, 1))
-    waiting.set(response, content)
-    finish(response, content)
+    void handOut(response, content)
   })
   await new Promise<void>((resolve) => {
     server.listen(0, '127.0.0.1', resolve)
   })
   const address = server.address()
   const port = typeof address === 'object' && address !== null ? address.port : 0
-  return {
+  const registry: LabRegistry = {
+    slow: false,
     nameOf: (name) => `127.0.0.1:${port}/${name}`,
     add(name) {
-      const tar = tarOf([{ path: 'name', mode: 0o644, content: Buffer.from(name) }])
+      const tar = tarOf([{ path: 'file', mode: 0o644, content: noiseOf(name) }])
       const layer = put(gzipSync(tar))
       const architecture = process.arch === 'arm64' ? 'arm64' : 'amd64'
       const rootfs = { type: 'layers', diff_ids: [digestOf(tar)] }
@@ -76,13 +79,6 @@ export async function startRegistry(): Promise<LabRegistry> {
       }
       manifests.set(name, put(Buffer.from(JSON.stringify(manifest))).digest)
     },
-    get held() {
-      return held
-    },
-    set held(value) {
-      held = value
-      for (const [response, content] of waiting) finish(response, content)
-    },
     get underWay() {
       return open.size
     },
@@ -92,8 +88,14 @@ export async function startRegistry(): Promise<LabRegistry> {
         server.closeAllConnections()
       }),
   }
+  return registry
 }
 
 function digestOf(content: Buffer): string {
   return `sha256:${createHash('sha256').update(content).digest('hex')}`
+}
+
+/** The same bytes for the same seed, without any pattern. */
+function noiseOf(seed: string): Buffer {
+  return createHash('shake256', { outputLength: LAYER_BYTES }).update(seed).digest()
 }
