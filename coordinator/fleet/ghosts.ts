@@ -40,9 +40,10 @@ function predictedGhosts({ snapshot, predicted, chargeOf }: Parameters<typeof gh
     const app = snapshot.get('app', appName)
     const spec = app?.spec.services.find((candidate) => candidate.name === name)
     if (!app || app.removing || !spec || spec.mode !== 'replicated') continue
-    let present = 0
-    for (const record of snapshot.instancesOf(service)) if (record.goal === 'run' && record.replaces === null) present += 1
-    const missing = Math.min(MOST_AHEAD, (Number.isFinite(count) ? Math.ceil(count) : 0) - present)
+    // By slot: an instance and its replacement beside it are one, and one that has taken a place keeps the name of whose it was.
+    const present = new Set<number>()
+    for (const { goal, id } of snapshot.instancesOf(service)) if (goal === 'run') present.add(parseInstanceId(id)?.slot ?? 0)
+    const missing = Math.min(MOST_AHEAD, (Number.isFinite(count) ? Math.ceil(count) : 0) - present.size)
     for (let number = 1; number <= missing; number += 1) {
       const request = requestOf(`${service}/ahead-${number}`, {
         app: appName,
