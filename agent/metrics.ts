@@ -2,7 +2,12 @@
 import type { AgentView } from './agent.ts'
 import type { Link } from './link/link.ts'
 
-export function agentMetrics(view: AgentView, link: Link): string {
+/** What the figures are made of. */
+export interface Measured extends Pick<AgentView, 'metered' | 'loadInbox' | 'pullAhead'> {
+  readonly keys: Pick<AgentView['keys'], 'revision'>
+}
+
+export function agentMetrics(view: Measured, link: Pick<Link, 'connected' | 'counters'>): string {
   const lines: string[] = []
   const gauge = (name: string, help: string, values: readonly (readonly [labels: string, value: number])[]) => {
     lines.push(`# HELP rubato_agent_${name} ${help}`, `# TYPE rubato_agent_${name} gauge`)
