@@ -24,6 +24,7 @@ import { createLink, type HelloFacts, type Link } from './link/link.ts'
 import { createLoadInbox, type LoadInbox } from './local-api/load-inbox.ts'
 import { deltaReport } from './metering/delta-report.ts'
 import type { Meter, MeteredInstance } from './metering/meter.ts'
+import { createPullAhead, type PullAhead } from './reconcile/pull-ahead-loop.ts'
 import { createReconciler, type Reconciler } from './reconcile/reconcile-loop.ts'
 import type { IngressTarget } from './reconcile/run-step.ts'
 import type { CatalogBackend } from './registrar/catalog-backend.ts'
@@ -47,6 +48,8 @@ export interface AgentView {
   staleAfterMs(): number
   /** Running instances as the meter wants them. */
   metered(): readonly MeteredInstance[]
+  /** Images pulled ahead; null where no runtime has images. */
+  pullAhead(): Pick<PullAhead, 'answer' | 'counters'> | null
   /** Answer of the local API's /v1/status; no secrets. */
   status(): unknown
 }
@@ -108,6 +111,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
   let foreign: readonly ForeignService[] | null = null
   let foreignTold = true
   let life = new AbortController()
+  const imageRuntime = deps.runtimes.find(({ name }) => name === 'docker')
   /** Where each instance listens, once its way in was opened. */
   const targets = new Map<InstanceId, IngressTarget>()
 
@@ -124,7 +128,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
     logger: logger.with({ part: 'link' }),
     files,
     stateDir: deps.stateDir,
-    identity: () => facts,
+    identity: () => ({ ...facts, pullsAhead: imageRuntime !== undefined }),
     inventory: () => reconciler.inventory(),
     onDesired(assignments) {
       reconciler.setDesired(assignments, link.connected())
@@ -140,6 +144,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
     },
     onLoads: (loads) => gateway.setLoads(loads),
     onLogsRequest: (request) => logs(request),
+    onPullAhead: (images) => pullAhead?.want(images),
     onLeave: deps.onLeave,
     onConnected() {
       reports = 0
@@ -153,6 +158,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
     callerOf,
     staleAfterMs: () => link.welcome()?.staleAfterMs ?? 86_400_000,
     metered: () => meteredInstances(reconciler, targets),
+    pullAhead: () => pullAhead,
     status: () => ({
       nodeId: facts.nodeId,
       clusterId: facts.clusterId,
@@ -161,6 +167,7 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       keysRevision: link.keyRing.revision,
       instances: reconciler.inventory(),
       reasons: reconciler.reasons(),
+      pullAhead: pullAhead?.answer() ?? null,
     }),
   }
   const gateway = await deps.openGateway(view)
@@ -224,7 +231,18 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       link.sendStatus(statuses, gone)
       registrar.poke()
     },
+    onPulls: () => pullAhead?.poke(),
   })
+  const pullAhead: PullAhead | null =
+    imageRuntime === undefined
+      ? null
+      : createPullAhead({
+          runtime: imageRuntime,
+          clock,
+          logger: logger.with({ part: 'pull-ahead' }),
+          instancePulls: () => reconciler.pulls(),
+          tell: (answer) => link.sendPulledAhead(answer),
+        })
   const leases = createLeaseKeeper({
     host: deps.fence,
     clock,
@@ -317,10 +335,12 @@ export async function createAgent(deps: AgentDeps): Promise<Agent> {
       registrar.start()
       metering.start()
       moves.start()
+      pullAhead?.start()
       for (const runtime of deps.runtimes) watchOthers(runtime, life.signal)
     },
     async stop() {
       life.abort(new Error('the agent stops'))
+      await pullAhead?.stop()
       await moves.stop()
       await metering.stop()
       await registrar.stop()

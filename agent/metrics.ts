@@ -2,7 +2,12 @@
 import type { AgentView } from './agent.ts'
 import type { Link } from './link/link.ts'
 
-export function agentMetrics(view: AgentView, link: Link): string {
+/** What the figures are made of. */
+export interface Measured extends Pick<AgentView, 'metered' | 'loadInbox' | 'pullAhead'> {
+  readonly keys: Pick<AgentView['keys'], 'revision'>
+}
+
+export function agentMetrics(view: Measured, link: Pick<Link, 'connected' | 'counters'>): string {
   const lines: string[] = []
   const gauge = (name: string, help: string, values: readonly (readonly [labels: string, value: number])[]) => {
     lines.push(`# HELP rubato_agent_${name} ${help}`, `# TYPE rubato_agent_${name} gauge`)
@@ -21,5 +26,17 @@ export function agentMetrics(view: AgentView, link: Link): string {
       return load === null ? [] : [[`{instance="${instance.replaceAll(/["\\\n]/g, '_')}"}`, load.loadPercent] as const]
     }),
   )
+  const ahead = view.pullAhead()
+  if (ahead !== null) {
+    const { here, pending, failing } = ahead.answer()
+    gauge('images_ahead', 'Images that shall be here before an instance needs them.', [
+      ['{state="here"}', here.length],
+      ['{state="pending"}', pending.length],
+      ['{state="failing"}', failing.length],
+    ])
+    lines.push('# HELP rubato_agent_pulls_ahead_total Ends of pulls ahead.', '# TYPE rubato_agent_pulls_ahead_total counter')
+    for (const [outcome, count] of Object.entries(ahead.counters))
+      lines.push(`rubato_agent_pulls_ahead_total{outcome="${outcome}"} ${count}`)
+  }
   return `${lines.join('\n')}\n`
 }

@@ -171,6 +171,10 @@ export const coordinatorSettings = {
     { doc: 'Highest priority of services that operators deploy; above it the role admin is needed.', default: 90 },
     { min: 0, max: 100, integer: true },
   ),
+  'placement.pullAhead': booleanSetting({
+    doc: 'Have nodes pull images before an instance needs them: of the next instances of services that may grow, and of updates.',
+    default: true,
+  }),
   ...WEIGHT_SETTINGS,
   schedulers: structureSetting<SchedulersSettings>(schedulersSchema, 'mapping of schedulers', {
     doc: 'Schedulers of your own by name, which app files can ask for; see “Schedulers” below.',
@@ -212,6 +216,7 @@ export interface CoordinatorConfig {
     readonly strategy: 'spread' | 'binpack' | 'random'
     readonly evictedPercentPerHour: number
     readonly operatorMaxPriority: number
+    readonly pullAhead: boolean
     readonly weights: ScoreWeights
   }
   readonly schedulers: readonly SchedulerConfig[]

@@ -20,7 +20,7 @@ import type { JoinRequest, JoinResponse } from '../shared/protocol/join.ts'
 import { type Catalog, createCatalog } from './catalog/catalog.ts'
 import type { FleetConfig } from './fleet/config.ts'
 import { createFleetLoop, type FleetLoop } from './fleet/fleet-loop.ts'
-import { predictedInstances } from './fleet/predicted.ts'
+import { countAhead, predictedInstances } from './fleet/predicted.ts'
 import { steadyTime } from './fleet/steady-time.ts'
 import { createMemoryHistory } from './history/memory-history.ts'
 import { createRecordingLoop } from './history/recording-loop.ts'
@@ -32,6 +32,7 @@ import { feedLearnedUse } from './placement/feed-learned-use.ts'
 import { createLearnedUse } from './placement/learned-use.ts'
 import { createPlacementLoop, type PlacementLoop } from './placement/placement-loop.ts'
 import { DEFAULT_WEIGHTS, type ScoreWeights, type Strategy } from './placement/model.ts'
+import { createPullAheadLoop } from './placement/pull-ahead-loop.ts'
 import { createSchedulerBook, type SchedulerBook } from './schedulers/scheduler-book.ts'
 import type { Scheduler } from './schedulers/scheduler.ts'
 import type { Provider } from './providers/provider.ts'
@@ -68,6 +69,8 @@ export interface CoordinatorSettings {
   readonly strategy: Strategy
   /** See preemption.ts; absent: its default. */
   readonly evictedPercentPerHour?: number
+  /** Images are pulled before an instance needs them. Default true. */
+  readonly pullAhead?: boolean
   /** Of placement's costs; default `DEFAULT_WEIGHTS`. */
   readonly weights?: ScoreWeights
   /** IANA zone in whose days and weeks demand repeats. */
@@ -121,7 +124,8 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     urls: settings.urls,
     caDigest: settings.caDigest,
   })
-  const services = createServicesLoop({ state, observed, clock, logger, steadyNowMs })
+  const pullsAhead = settings.pullAhead ?? true
+  const services = createServicesLoop({ state, observed, clock, logger, steadyNowMs, pullsAhead })
   const learnedUse = createLearnedUse()
   const charges = { chargeOf: learnedUse.chargeOf, onChargeChange: learnedUse.onChange }
   const nothingBoughtFor = (instance: InstanceId): boolean =>
@@ -193,7 +197,32 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     leadTimeMs: (id) => leadOfOrder({ startMs: scaling.startTimeMs(id), machineMs: fleet.machineLeadMs() }),
   })
 
-  const loops: readonly Loop[] = [services, placement, scaling, recording, forecasts, ...(settings.fleetEnabled ? [fleet] : [])]
+  const pullAhead = createPullAheadLoop({
+    state,
+    observed,
+    clock,
+    logger,
+    options: { strategy: settings.strategy, weights },
+    nodes: () => placement.nodes(),
+    rulesOf: (id) => scaling.rulesNow(id),
+    aheadOf(id, rules) {
+      const forecast = forecasts.current(id)
+      return forecast === null ? null : countAhead(forecast, rules, scaling.decision(id)?.excluded ?? 0)
+    },
+    chargeOf: learnedUse.chargeOf,
+    tell: (wanted) => hub.pullAhead(wanted),
+  })
+
+  const loops: readonly Loop[] = [
+    // Before `services`, so that an update finds its images asked for.
+    ...(pullsAhead ? [pullAhead] : []),
+    services,
+    placement,
+    scaling,
+    recording,
+    forecasts,
+    ...(settings.fleetEnabled ? [fleet] : []),
+  ]
 
   let endLearning = () => {}
   return {

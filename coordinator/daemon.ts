@@ -170,6 +170,7 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
         fleetEnabled: config.fleet.enabled,
         strategy: config.placement.strategy,
         evictedPercentPerHour: config.placement.evictedPercentPerHour,
+        pullAhead: config.placement.pullAhead,
         weights: config.placement.weights,
         forecastTimeZone: config.forecast.timeZone,
         caDigest: tls?.caDigest ?? null,

@@ -63,6 +63,7 @@ export function decidingConfig(
       strategy: values['placement.strategy'],
       evictedPercentPerHour: values['placement.evictedPercentPerHour'],
       operatorMaxPriority: values['placement.operatorMaxPriority'],
+      pullAhead: values['placement.pullAhead'],
       weights: weightsOf(values),
     }),
   }

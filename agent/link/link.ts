@@ -17,10 +17,12 @@ import {
   type CoordinatorFrame,
   type DesiredFrame,
   type HelloFrame,
+  type ImageToPull,
   type KeysFrame,
   type LogsRequestFrame,
   MAX_FRAME_BYTES,
   PROTOCOL_MAJOR,
+  type PulledAhead,
   type Route,
   type RoutesFrame,
   type WelcomeFrame,
@@ -62,6 +64,8 @@ export interface LinkDeps {
   onRoutes(routes: readonly Route[]): void
   onLoads(loads: Readonly<Record<string, number>>): void
   onLogsRequest(request: LogsRequestFrame): void
+  /** Every image to pull ahead from now on. Asked only of an agent whose `identity` says that it does so. */
+  onPullAhead?(images: readonly ImageToPull[]): void
   /** The node left the cluster: stop everything, forget the credential. The link has stopped dialing. */
   onLeave(reason: string): void
   onConnected?(welcome: WelcomeFrame): void
@@ -84,6 +88,8 @@ export interface Link {
   sendReport(report: Report): void
   /** Answers a logs request; false when there is no connection (the request is over) or it is too busy to take more now. */
   sendLog(request: string, lines: readonly LogLine[], end: boolean, error?: string): boolean
+  /** How images stand that shall be pulled ahead. Lost without a connection: the next one asks again. */
+  sendPulledAhead(answer: PulledAhead): void
   connected(): boolean
   /**
    * Monotonic ms at which the latest word was sent that a coordinator has certainly got, because it answered a later one or the
@@ -282,6 +288,7 @@ export function createLink(deps: LinkDeps): Link {
     if (open !== connection) return
     if (frame.type === 'loads') deps.onLoads(frame.loads)
     else if (frame.type === 'logs') deps.onLogsRequest(frame)
+    else if (frame.type === 'pullAhead') deps.onPullAhead?.(frame.images)
     else takeSet(frame)
     confirmKeys()
   }
@@ -406,6 +413,9 @@ export function createLink(deps: LinkDeps): Link {
     sendReport(report) {
       outbox.addReport(report)
       flushOutbox()
+    },
+    sendPulledAhead(answer) {
+      if (open) transmit({ type: 'pulledAhead', ...answer })
     },
     sendLog(request, lines, end, error) {
       if (!open || (open.bufferedBytes() > BUSY_BYTES && !end)) return false

@@ -39,6 +39,8 @@ export interface ReconcilerDeps {
   readonly lastContactMonotonicMs?: () => number | null
   /** Monotonic ms of the last word from a coordinator by which the present set still holds; null, and default: only a new set tells. */
   readonly confirmedMonotonicMs?: () => number | null
+  /** Called when `pulls` changes. */
+  onPulls?(): void
   readonly limits?: Partial<ReconcileLimits>
   /** Longest time between two looks at the engine when nothing happens. Default 10 s. */
   readonly pollMs?: number
@@ -69,6 +71,8 @@ export interface Reconciler {
   instanceByAddress(address: string): InstanceId | undefined
   /** Assignment as it stands now. */
   assignmentOf(instance: InstanceId): Assignment | undefined
+  /** Images that instances pull now. */
+  pulls(): ReadonlySet<string>
   /** Why each instance waits or acts, from the last pass. */
   reasons(): readonly Reason[]
   /** Resolves when the first look at every engine is done (or failed). */
@@ -203,6 +207,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
     const before = memory.get(instance) ?? freshMemory()
     const signal = AbortSignal.any([abort.signal, life.signal])
     logger.debug('step', { instance, step: step.kind })
+    if (step.kind === 'pull') deps.onPulls?.()
     runStep(
       { clock, hooks, limits, extra: deps.extra, runtimeNamed: (name) => runtimes.get(name) },
       step,
@@ -218,6 +223,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
       })
       .finally(() => {
         underWay.delete(instance)
+        if (step.kind === 'pull') deps.onPulls?.()
         loop.poke()
       })
       .catch((error) => logger.error('a step broke', { instance, step: step.kind, error: messageOf(error) }))
@@ -348,6 +354,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
       return found.size === 1 ? [...found][0] : undefined
     },
     assignmentOf: (instance) => desired?.get(instance),
+    pulls: () => new Set([...underWay.values()].flatMap(({ step }) => (step.kind === 'pull' ? [step.image] : []))),
     reasons: () => reasons,
   }
 }

@@ -1,10 +1,13 @@
 /** "Why?": what placement, scaling, services and fleet last reasoned, gathered into sentences. Reads only. */
 import { compare } from '../../shared/compare.ts'
 import type { ServiceSpec } from '../../shared/model/app.ts'
-import { type ServiceId, serviceId } from '../../shared/model/identity.ts'
+import { type NodeId, type ServiceId, serviceId } from '../../shared/model/identity.ts'
 import type { Reason } from '../../shared/plan.ts'
 import type { Standing } from '../forecast/contest.ts'
 import { checkForeignPorts } from '../apps/check-foreign-ports.ts'
+import { stopsFirst } from '../services/draft.ts'
+import { imagesAt } from '../services/images-first.ts'
+import { isActive } from '../services/service-plan.ts'
 import type { AppRecord, InstanceRecord } from '../state/objects.ts'
 import type { ApiDeps } from './deps.ts'
 import type { ExplanationView, ForecastView, JobView, ServiceView } from './schemas.ts'
@@ -57,6 +60,9 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
       `Update from revision ${rollout.fromRevision} to ${rollout.toRevision} is ${rollout.phase}. ${rollout.message}`.trim(),
     )
   }
+  const pulling = pullingFirst(deps, spec, id)
+  if (pulling.length > 0)
+    say('waits-for-images', `Instances on ${pulling.join(', ')} run on until the images of the update are there, or for 5 min.`)
   for (const { path, message, hint } of checkForeignPorts(app.spec, state.snapshot.all('app').values()))
     if (app.spec.services[Number(path.split('/')[3])] === spec) say('port-taken', `Its ${message}: ${hint}.`)
   for (const name of servicesBefore(world, app, spec))
@@ -83,6 +89,14 @@ export function explainService(deps: ExplainDeps, app: AppRecord, spec: ServiceS
     }`,
     reasons,
   }
+}
+
+/** Nodes that still pull the images of an update that stops first. */
+function pullingFirst({ state, observed }: ExplainDeps, spec: ServiceSpec, id: ServiceId): readonly NodeId[] {
+  if (!isActive(state.snapshot.get('service', id)?.rollout ?? null) || !stopsFirst(spec)) return []
+  const outdated = state.snapshot.instancesOf(id).filter(({ goal, specHash }) => goal === 'run' && specHash !== spec.specHash)
+  const places = new Set(outdated.flatMap(({ nodeId }) => nodeId ?? []))
+  return [...places].filter((nodeId) => imagesAt(observed.node(nodeId), spec.unit) === 'pending').sort(compare)
 }
 
 function describeForecast({ method, trusted, judged, horizonMs, peakPercent, errorVsPersistence }: ForecastView): string {

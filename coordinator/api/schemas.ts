@@ -229,6 +229,10 @@ export const nodeView = z
     capacity,
     reserved: resources,
     use: resources.nullable(),
+    imagesAhead: z
+      .object({ here: z.array(z.string()), pending: z.array(z.string()), failing: z.array(z.string()) })
+      .nullable()
+      .openapi({ description: 'Images that it was asked to pull before an instance needs them; null: it pulls none ahead.' }),
     instances: z.number(),
     joinedAtMs: z.number(),
     agentVersion: z.string(),

@@ -239,6 +239,9 @@ export function viewNode({ snapshot, observed }: World, node: NodeRecord): NodeV
       : null,
     capacity: { ...node.capacity },
     reserved: { ...reservedOn(snapshot, node.id) },
+    imagesAhead: seen?.ahead
+      ? { here: [...seen.ahead.here], pending: [...seen.ahead.pending], failing: [...seen.ahead.failing] }
+      : null,
     use: seen?.use ? { cpuMillis: seen.use.cpuMillis, memoryBytes: seen.use.memoryBytes } : null,
     instances: snapshot.get('assignments', node.id)?.instances.length ?? 0,
     joinedAtMs: node.joinedAtMs,

@@ -198,8 +198,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     let count = 0
     for (const node of state.snapshot.all('node').values())
       if (node.availability === 'draining' && !isByPerson(node.drain?.by ?? '')) count += 1
-    for (const machine of deps.machines())
-      if (machine.phase === 'terminating' && !isDeleteStuck(machine, nowMs())) count += 1
+    for (const machine of deps.machines()) if (machine.phase === 'terminating' && !isDeleteStuck(machine, nowMs())) count += 1
     return count
   }
 

@@ -7,7 +7,14 @@ import type { Logger } from '../../shared/logger.ts'
 import { type InstanceId, type NodeId, parseInstanceId, serviceIdOf } from '../../shared/model/identity.ts'
 import type { InstanceStatus } from '../../shared/model/observation.ts'
 import type { Connection } from '../../shared/protocol/connection.ts'
-import { type AgentFrame, CLOSE, type HelloFrame, type LeaveFrame, type WelcomeFrame } from '../../shared/protocol/frames.ts'
+import {
+  type AgentFrame,
+  CLOSE,
+  type HelloFrame,
+  type ImageToPull,
+  type LeaveFrame,
+  type WelcomeFrame,
+} from '../../shared/protocol/frames.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 import { createAuditQueue } from './audit-queue.ts'
@@ -18,6 +25,7 @@ import { factsFault } from './node-facts.ts'
 import { createNodeSync, type KeysApplied } from './node-sync.ts'
 import { createObservedBook } from './observed-book.ts'
 import { LIVENESS_RULES, type LivenessRules } from './plan-liveness.ts'
+import { createPullAheadBook } from './pull-ahead-book.ts'
 import { openSession, type Session, type SessionCounters } from './session.ts'
 
 export interface HubSettings {
@@ -74,6 +82,8 @@ export interface Hub {
   keysRevision(): number
   /** Which nodes hold (applied and saved) everything up to that revision. */
   keysAppliedBy(revision: number): KeysApplied
+  /** Images that each node shall pull ahead from now on; nodes that are not in it none. */
+  pullAhead(wanted: ReadonlyMap<NodeId, readonly ImageToPull[]>): void
   /** A person says that the silent nodes are really gone: ends the freeze. */
   confirmSilence(by: string): void
   stats(): HubStats
@@ -131,6 +141,10 @@ export function createHub(deps: HubDeps): Hub {
     onRoutabilityChanged(nodeId) {
       for (const instance of book.observed.instancesOn(nodeId)) sync.serviceChanged(serviceIdOf(instance.instance))
     },
+  })
+  const pullAhead = createPullAheadBook({
+    send: (nodeId, text) => sessions.get(nodeId)?.send(text),
+    onChange: (nodeId, ahead) => book.setNode(nodeId, { ahead }),
   })
   const logRequests = createLogRequests({
     nodeOf: (instance) => book.observed.instance(instance)?.nodeId ?? null,
@@ -201,6 +215,7 @@ export function createHub(deps: HubDeps): Hub {
     }
     session.send(JSON.stringify(welcome))
     sync.attach(nodeId, frame, epoch)
+    pullAhead.attached(nodeId, frame.pullsAhead === true)
     logger.info('agent connected', { nodeId, bootId: frame.bootId, instances: own.length, agentVersion: frame.agentVersion })
     facts.keep(nodeId, frame)
     return true
@@ -283,6 +298,8 @@ export function createHub(deps: HubDeps): Hub {
       case 'resync':
         counts.resyncs += 1
         return sync.resync(nodeId, frame.what)
+      case 'pulledAhead':
+        return pullAhead.told(nodeId, frame)
       case 'log':
         return logRequests.chunk(nodeId, frame)
     }
@@ -293,6 +310,7 @@ export function createHub(deps: HubDeps): Hub {
     if (sessions.get(session.nodeId) !== session) return
     sessions.delete(session.nodeId)
     sync.detach(session.nodeId)
+    pullAhead.detached(session.nodeId)
     logRequests.lostNode(session.nodeId)
     book.setNode(session.nodeId, { connected: false, inventoryReceived: false })
     logger.info('agent disconnected', { nodeId: session.nodeId, code, reason })
@@ -366,6 +384,7 @@ export function createHub(deps: HubDeps): Hub {
     logs: (instance, options, signal) => logRequests.read(instance, options, signal),
     keysRevision: () => sync.keysRevision(),
     keysAppliedBy: (revision) => sync.keysAppliedBy(revision),
+    pullAhead: (wanted) => pullAhead.want(wanted),
     confirmSilence: (by) => liveness.confirmSilence(by),
     stats: () => ({ ...counters, ...counts, sessions: sessions.size, greeting: greeting.size, droppedEvents: audit.dropped }),
   }

@@ -116,6 +116,7 @@ export function createObservedBook(onDirty: () => void): ObservedBook {
         inventoryReceived: false,
         use: null,
         foreign: [],
+        ahead: null,
       })
       touchNode(id)
     },

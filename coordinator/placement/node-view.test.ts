@@ -40,6 +40,20 @@ describe('the cluster as placement sees it', () => {
     expect(await countOn('active', 'h1')).toBe(1)
   })
 
+  it('an image that was pulled ahead is there, and is remembered when the node is no longer asked for it', async () => {
+    const state = await openState(memoryStore(emptyDisk()), virtualClock())
+    await state.commit(state.change().put('node', 'n-1', aNodeRecord()))
+    const observed = testObserved()
+    const view = createNodeView({ state, observed })
+    const images = (ahead: { here: string[]; pending: string[]; failing: string[] }) => {
+      observed.setNode(aNodeObservation({ ahead }))
+      return [...(view.nodes()[0]?.images ?? [])]
+    }
+    expect(images({ here: ['web:2'], pending: ['other:1'], failing: ['bad:1'] })).toEqual(['web:2'])
+    expect(images({ here: [], pending: [], failing: [] })).toEqual(['web:2'])
+    view.stop()
+  })
+
   it('a part of a global job is for its node alone, and two runs may share it', async () => {
     const state = await openState(memoryStore(emptyDisk()), virtualClock())
     const job = { completions: 1, parallelism: 9, retries: 0, deadlineMs: null }

@@ -191,6 +191,7 @@ function placementNodeOf(
     for (const volume of request.volumes) volumes.set(volume, (volumes.get(volume) ?? new Set()).add(service))
     if (counts && request.affinityRequired) for (const other of request.avoid) repels.add(other)
   }
+  for (const image of observed.node(record.id)?.ahead?.here ?? []) images.add(image)
   return {
     id: record.id,
     hostname: record.hostname,

@@ -69,8 +69,11 @@ export function createDirtyServices(state: State, observed: Observed): DirtyServ
     readNode(nodeId)
     markGlobal()
   }
-  const nodeKey = (nodeId: NodeId) =>
-    `${state.snapshot.get('node', nodeId)?.availability ?? 'none'} ${observed.node(nodeId)?.liveness ?? 'unknown'}`
+  const nodeKey = (nodeId: NodeId) => {
+    const seen = observed.node(nodeId)
+    const pending = seen?.ahead?.pending.join(' ') ?? ''
+    return `${state.snapshot.get('node', nodeId)?.availability ?? 'none'} ${seen?.liveness ?? 'unknown'} ${pending}`
+  }
 
   return {
     services,

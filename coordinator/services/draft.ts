@@ -143,7 +143,12 @@ export function isBlocking(draft: Draft, record: InstanceRecord): boolean {
 
 /** Two of a kind must or shall not run beside each other during an update. */
 export function updatesStopFirst({ spec, strict }: Draft): boolean {
-  return spec.update.order === 'stop-first' || spec.mode === 'global' || strict
+  return strict || stopsFirst(spec)
+}
+
+/** The same by the present rules alone. */
+export function stopsFirst({ update, mode, unit }: ServiceSpec): boolean {
+  return update.order === 'stop-first' || mode === 'global' || unit.singletonStrictMs !== null
 }
 
 export function wake(draft: Draft, atMs: number): void {

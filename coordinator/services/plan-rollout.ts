@@ -16,6 +16,7 @@ import {
   updatesStopFirst,
   wake,
 } from './draft.ts'
+import { waitsForImages } from './images-first.ts'
 import { isActive, reason, revisionWithHash } from './service-plan.ts'
 
 /** Ready and healthy for as long as the update wants to see it, or done with its work. */
@@ -159,8 +160,9 @@ export function planUpdates(draft: Draft, rollout: RolloutState | null): void {
     .sort((a, b) => rank(a) - rank(b) || a.slot - b.slot)
     .slice(0, Math.max(0, room))
   for (const member of next)
-    if (updatesStopFirst(draft)) retire(draft, member, `update to revision ${draft.input.app.revision}`)
-    else create(draft, member.slot, member.record, spec.specHash, `update to revision ${draft.input.app.revision}`)
+    if (updatesStopFirst(draft)) {
+      if (!waitsForImages(draft, member, rollout)) retire(draft, member, `update to revision ${draft.input.app.revision}`)
+    } else create(draft, member.slot, member.record, spec.specHash, `update to revision ${draft.input.app.revision}`)
 }
 
 function parallelismOf({ spec }: Draft): number {

@@ -11,6 +11,7 @@ import type { Reason } from '../../shared/plan.ts'
 import type { AppRecord, InstanceRecord, JobRecord, JobRun, JobTask, RolloutState, ServiceRecord } from '../state/objects.ts'
 import type { InstanceObservation } from '../state/observed.ts'
 import { specOfInstance } from './kept-specs.ts'
+import type { ImagesAt } from './images-first.ts'
 
 export interface NodeView {
   readonly availability: Availability
@@ -42,6 +43,8 @@ export interface ServiceInput {
   observe(id: InstanceId): InstanceObservation | undefined
   /** undefined: the cluster has no such node any more. */
   node(id: NodeId): NodeView | undefined
+  /** How the images of the present spec stand on that node. */
+  images(id: NodeId): ImagesAt
   /** Mode global: nodes that shall have an instance. */
   readonly globalNodes: readonly NodeId[]
   /** Silence proves nothing now: no node counts as lost. */

@@ -17,6 +17,7 @@ import { applyActions } from './apply-actions.ts'
 import { newService, ordinalAfter } from './deploy.ts'
 import { createDirtyServices } from './dirty-services.ts'
 import { globalNodes } from './global-nodes.ts'
+import { imagesAt } from './images-first.ts'
 import { planService } from './plan-service.ts'
 import { type DependencyState, type NodeView, type ServiceInput, wantedCount } from './service-plan.ts'
 
@@ -27,6 +28,8 @@ export interface ServicesLoopDeps {
   readonly logger: Logger
   /** Steady time in which drains have their deadlines; default the wall clock. */
   steadyNowMs?(): number
+  /** Updates that stop first wait for images that nodes pull ahead. Default false. */
+  readonly pullsAhead?: boolean
 }
 
 const RESYNC_MS = 60_000
@@ -37,7 +40,8 @@ const FROZEN_LOOK_MS = 1_000
 /** Phases in which a container has been started at least once. */
 const STARTED: ReadonlySet<string> = new Set(['starting', 'warming', 'ready', 'draining', 'stopped', 'failed'])
 
-export function createServicesLoop({ state, observed, clock, logger: root, steadyNowMs }: ServicesLoopDeps): Loop {
+export function createServicesLoop(deps: ServicesLoopDeps): Loop {
+  const { state, observed, clock, logger: root, steadyNowMs, pullsAhead = false } = deps
   const logger = root.with({ loop: 'services' })
   const dirty = createDirtyServices(state, observed)
   const ages = createAges(clock)
@@ -193,6 +197,7 @@ export function createServicesLoop({ state, observed, clock, logger: root, stead
       instances,
       observe: (id) => observed.instance(id),
       node: viewOf,
+      images: (nodeId) => (pullsAhead && spec !== null ? imagesAt(observed.node(nodeId), spec.unit) : 'settled'),
       globalNodes:
         spec?.mode === 'global' ? globalNodes(spec, snapshot.all('node').values(), (nodeId) => isOn(instances, nodeId)) : [],
       frozen: observed.frozen !== null,

@@ -5,6 +5,7 @@
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { Liveness } from '../../shared/model/node.ts'
 import type { ForeignService, InstanceStatus, InstanceUse, NodeUse } from '../../shared/model/observation.ts'
+import type { PulledAhead } from '../../shared/protocol/frames.ts'
 
 export interface NodeObservation {
   readonly nodeId: NodeId
@@ -19,6 +20,8 @@ export interface NodeObservation {
   readonly inventoryReceived: boolean
   readonly use: NodeUse | null
   readonly foreign: readonly ForeignService[]
+  /** How the images stand that it was asked to pull ahead; null while it is not connected, or pulls none ahead. */
+  readonly ahead: PulledAhead | null
 }
 
 export interface InstanceObservation extends InstanceStatus {

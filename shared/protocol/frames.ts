@@ -9,6 +9,8 @@
  *     | -- ack (applied revisions) ------>|
  *     | -- status (at once), report (2 s) >|
  *     |<- loads (1 Hz) -------------------|
+ *     |<- pullAhead ----------------------|  only to agents whose hello says that they pull ahead
+ *     | -- pulledAhead ------------------>|  answers it, and again when an image came or failed
  *
  * A frame whose `baseRevision` is not the receiver's revision is a gap: the receiver sends `resync` and gets the full set.
  * A frame of a lower epoch than the highest seen is refused. Unknown frame types of the same major are ignored and counted.
@@ -110,6 +112,8 @@ export const helloSchema = z.object({
   desiredRevision: count,
   keysRevision: count,
   routesRevision: count,
+  /** It takes `pullAhead` frames. Absent: an older one, or one without an engine that has images. */
+  pullsAhead: z.boolean().optional(),
   /** Everything that runs here under our labels. */
   inventory: z.array(instanceStatusSchema),
 })
@@ -133,6 +137,20 @@ export const reportSchema = z.object({
 export const ackSchema = z.object({ type: z.literal('ack'), what: z.enum(['desired', 'keys', 'routes']), revision: count })
 export const resyncSchema = z.object({ type: z.literal('resync'), what: z.enum(['desired', 'keys', 'routes']) })
 
+/** More images than one node is ever asked for; a list this long is refused. */
+export const MAX_AHEAD = 64
+const imageNames = z.array(z.string().max(500)).max(MAX_AHEAD)
+
+/** How the images stand that the last `pullAhead` named. One that is in no list is not asked for any more. */
+export const pulledAheadSchema = z.object({
+  type: z.literal('pulledAhead'),
+  here: imageNames,
+  /** Being pulled, or waiting until nothing else is. */
+  pending: imageNames,
+  /** The last attempt failed; it is tried again later. */
+  failing: imageNames,
+})
+
 /** One chunk of a log that the coordinator asked for. */
 export const logChunkSchema = z.object({
   type: z.literal('log'),
@@ -148,11 +166,13 @@ export const agentFrameSchema = z.discriminatedUnion('type', [
   reportSchema,
   ackSchema,
   resyncSchema,
+  pulledAheadSchema,
   logChunkSchema,
 ])
 export type AgentFrame = z.infer<typeof agentFrameSchema>
 export type HelloFrame = z.infer<typeof helloSchema>
 export type ReportFrame = z.infer<typeof reportSchema>
+export type PulledAhead = Omit<z.infer<typeof pulledAheadSchema>, 'type'>
 
 /** One instance that the node shall have. `stop`: take it out of service, let it finish (`drainMs`), stop and remove it. */
 export interface Assignment {
@@ -242,6 +262,20 @@ export interface LoadsFrame {
   readonly loads: Readonly<Record<string, number>>
 }
 
+/** An image that shall be on the node before an instance needs it. */
+export interface ImageToPull {
+  readonly image: string
+  readonly platform?: string
+  /** Pulled even when it is here: its tag may have moved (`pull_policy: always`). */
+  readonly refresh?: true
+}
+
+/** Every image that the node shall pull ahead now, most urgent first, in place of those of the frame before. Kept in memory only. */
+export interface PullAheadFrame {
+  readonly type: 'pullAhead'
+  readonly images: readonly ImageToPull[]
+}
+
 /** Asks for logs of an instance; the agent answers with `log` frames of that request id. */
 export interface LogsRequestFrame {
   readonly type: 'logs'
@@ -259,7 +293,15 @@ export interface LeaveFrame {
   readonly reason: string
 }
 
-export type CoordinatorFrame = WelcomeFrame | DesiredFrame | KeysFrame | RoutesFrame | LoadsFrame | LogsRequestFrame | LeaveFrame
+export type CoordinatorFrame =
+  | WelcomeFrame
+  | DesiredFrame
+  | KeysFrame
+  | RoutesFrame
+  | LoadsFrame
+  | PullAheadFrame
+  | LogsRequestFrame
+  | LeaveFrame
 
 export function routeKey(service: string, containerPort: number): string {
   return `${service}:${containerPort}`

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { MAX_DEMAND } from '../model/observation.ts'
-import { parseAgentFrame } from './parse-frames.ts'
+import { parseAgentFrame, parseCoordinatorFrame } from './parse-frames.ts'
 
 const report = (fields: Record<string, unknown>) =>
   parseAgentFrame(
@@ -43,5 +43,21 @@ describe('reports of use', () => {
       expect(report({ [field]: 1e300 })).toMatchObject({ kind: 'bad' })
       expect(report({ [field]: 2 ** 40 })).toMatchObject({ kind: 'frame' })
     }
+  })
+})
+
+describe('images pulled ahead', () => {
+  const image = { image: 'shop/web:2', platform: 'linux/amd64', refresh: true }
+  const asked = (images: unknown) => parseCoordinatorFrame(JSON.stringify({ type: 'pullAhead', images }))
+  const answer = (fields: object) =>
+    parseAgentFrame(JSON.stringify({ type: 'pulledAhead', here: [], pending: [], failing: [], ...fields }))
+
+  it('are bounded on both ways, in number and in length', () => {
+    expect(asked([image])).toMatchObject({ kind: 'frame', frame: { images: [image] } })
+    expect(asked(Array(65).fill(image))).toMatchObject({ kind: 'bad' })
+    expect(asked([{ image: 'x'.repeat(501) }])).toMatchObject({ kind: 'bad' })
+    expect(answer({ here: ['shop/web:2'] })).toMatchObject({ kind: 'frame', frame: { here: ['shop/web:2'] } })
+    expect(answer({ here: Array(65).fill('a') })).toMatchObject({ kind: 'bad' })
+    expect(answer({ failing: ['x'.repeat(501)] })).toMatchObject({ kind: 'bad' })
   })
 })

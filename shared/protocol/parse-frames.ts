@@ -3,7 +3,7 @@
  * the receiver counts and ignores it. Anything else that does not fit is `bad`. Pure.
  */
 import { z } from 'zod'
-import { type AgentFrame, agentFrameSchema, type CoordinatorFrame, PROTOCOL_MAJOR } from './frames.ts'
+import { type AgentFrame, agentFrameSchema, type CoordinatorFrame, MAX_AHEAD, PROTOCOL_MAJOR } from './frames.ts'
 
 export type ParsedFrame<F> =
   | { readonly kind: 'frame'; readonly frame: F }
@@ -12,7 +12,7 @@ export type ParsedFrame<F> =
   | { readonly kind: 'otherMajor'; readonly major: number }
   | { readonly kind: 'bad'; readonly detail: string }
 
-const AGENT_TYPES: ReadonlySet<string> = new Set(['hello', 'status', 'report', 'ack', 'resync', 'log'])
+const AGENT_TYPES: ReadonlySet<string> = new Set(['hello', 'status', 'report', 'ack', 'resync', 'pulledAhead', 'log'])
 
 /** Reads what an agent sent. */
 export function parseAgentFrame(text: string): ParsedFrame<AgentFrame> {
@@ -76,6 +76,12 @@ const coordinatorFrameSchemas: Readonly<Record<CoordinatorFrame['type'], z.ZodTy
     remove: z.array(z.string()),
   }),
   loads: z.object({ type: z.literal('loads'), loads: z.record(z.string(), z.number()) }),
+  pullAhead: z.object({
+    type: z.literal('pullAhead'),
+    images: z
+      .array(z.object({ image: z.string().max(500), platform: z.string().optional(), refresh: z.literal(true).optional() }))
+      .max(MAX_AHEAD),
+  }),
   logs: z.object({
     type: z.literal('logs'),
     request: z.string(),

@@ -6,7 +6,7 @@ import { createLink, type Link } from '../../agent/link/link.ts'
 import type { KeyRing } from '../../agent/gateway/key-ring.ts'
 import type { InstanceStatus } from '../../shared/model/observation.ts'
 import { silentLogger } from '../../shared/logger.ts'
-import type { Assignment, Route } from '../../shared/protocol/frames.ts'
+import type { Assignment, ImageToPull, Route } from '../../shared/protocol/frames.ts'
 import { seededRandom } from '../../shared/random.ts'
 import { memoryFiles } from '../fakes/memory-files.ts'
 import { emptyDisk, memoryStore } from '../fakes/memory-store.ts'
@@ -23,6 +23,8 @@ export interface ModelAgent {
   readonly desired: (readonly Assignment[])[]
   readonly routes: (readonly Route[])[]
   readonly loads: Readonly<Record<string, number>>[]
+  /** Every list of images to pull ahead that it was told. */
+  readonly pullAhead: (readonly ImageToPull[])[]
   readonly keyRevisions: number[]
   readonly inventory: Map<string, InstanceStatus>
   readonly left: string[]
@@ -38,7 +40,10 @@ export interface LinkBed {
   commit(edit: (change: Change) => Change): Promise<void>
   addNode(id: string): Promise<void>
   /** A running agent; `disk` survives a restart. */
-  agent(id: string, options?: { disk?: Map<string, string>; host?: string; urls?: readonly string[] }): Promise<ModelAgent>
+  agent(
+    id: string,
+    options?: { disk?: Map<string, string>; host?: string; urls?: readonly string[]; pullsAhead?: boolean },
+  ): Promise<ModelAgent>
   /** Stops the coordinator without a word and starts another on the same store. */
   restartCoordinator(): Promise<void>
   stop(): Promise<void>
@@ -104,6 +109,7 @@ export async function linkBed(settings: Partial<HubSettings> = {}, seed = 1): Pr
         desired: [],
         routes: [],
         loads: [],
+        pullAhead: [],
         keyRevisions: [],
         inventory,
         left: [],
@@ -130,12 +136,14 @@ export async function linkBed(settings: Partial<HubSettings> = {}, seed = 1): Pr
           capacity: record.capacity,
           labels: { ...record.labels },
           engineLabels: { ...record.engineLabels },
+          ...(options.pullsAhead === undefined ? {} : { pullsAhead: options.pullsAhead }),
         }),
         inventory: () => [...inventory.values()],
         onDesired: (set) => void agent.desired.push(set),
         onKeys: (ring: KeyRing) => void agent.keyRevisions.push(ring.revision),
         onRoutes: (set) => void agent.routes.push(set),
         onLoads: (loads) => void agent.loads.push(loads),
+        onPullAhead: (images) => void agent.pullAhead.push(images),
         onLogsRequest: (request) => {
           if (!request.cancel)
             link.sendLog(request.request, [{ atMs: 1, stream: 'stdout', text: `hello from ${request.instance}` }], true)

@@ -44,7 +44,7 @@ export interface ModelCluster {
 }
 
 /** A model with nodes `n-1` … `n-<nodes>`. Instances need `startSeconds` steps to become ready. */
-export async function modelCluster(nodes: number): Promise<ModelCluster> {
+export async function modelCluster(nodes: number, options: { readonly pullsAhead?: boolean } = {}): Promise<ModelCluster> {
   const clock = virtualClock()
   const disk = emptyDisk()
   const up = new Set<string>()
@@ -54,7 +54,7 @@ export async function modelCluster(nodes: number): Promise<ModelCluster> {
     cluster.observed = testObserved()
     for (const id of cluster.state.snapshot.all('node').keys())
       cluster.observed.setNode(aNodeObservation({ nodeId: id, liveness: up.has(id) ? 'live' : 'unknown', connected: up.has(id) }))
-    loop = createServicesLoop({ state: cluster.state, observed: cluster.observed, clock, logger: silentLogger() })
+    loop = createServicesLoop({ state: cluster.state, observed: cluster.observed, clock, logger: silentLogger(), ...options })
     loop.start()
     for (const id of up) report(id)
   }

@@ -62,6 +62,7 @@ export function aNodeObservation(fields: Partial<NodeObservation> = {}): NodeObs
     inventoryReceived: true,
     use: null,
     foreign: [],
+    ahead: null,
     ...fields,
   }
 }

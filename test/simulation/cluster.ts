@@ -47,6 +47,8 @@ export interface ClusterOptions {
   readonly hub?: Partial<HubSettings>
   /** Custom schedulers of the next coordinator. */
   readonly schedulers?: Scheduler[]
+  /** Default true. */
+  readonly pullAhead?: boolean
   /** Rate of the clock of the next machine or coordinator; default always 1. */
   readonly rateOf?: () => number
   /** Rate of the clocks of coordinators, if another one. */
@@ -238,6 +240,7 @@ export async function simCluster(options: ClusterOptions): Promise<SimCluster> {
         hub: options.hub ?? {},
         fleet: options.fleet ?? {},
         schedulers: [...(options.schedulers ?? [])],
+        pullAhead: options.pullAhead ?? true,
         tell,
       },
       (life) => {

@@ -48,6 +48,7 @@ export interface CoordinatorParts {
   readonly hub: Partial<HubSettings>
   readonly fleet: Partial<FleetConfig>
   readonly schedulers: readonly Scheduler[]
+  readonly pullAhead: boolean
   /** Called around each effect; a listener may kill the process there. */
   readonly tell: EffectListener
 }
@@ -87,6 +88,7 @@ export async function startCoordinatorProcess(
       fleet: parts.fleet,
       fleetEnabled: true,
       strategy: 'spread',
+      pullAhead: parts.pullAhead,
       forecastTimeZone: 'UTC',
       caDigest: null,
       urls: [...COORDINATOR_URLS],
