@@ -19,6 +19,7 @@ import {
   urlListSetting,
 } from '../shared/setting-kinds.ts'
 import { resolveSchedulers, type SchedulerConfig, schedulersSchema, type SchedulersSettings } from './schedulers/config.ts'
+import { PROMETHEUS_SETTINGS, type PrometheusConfig, resolvePrometheus } from './history/prometheus/config.ts'
 import { DEFAULT_FLEET_CONFIG, type FleetConfig } from './fleet/config.ts'
 import { configError, type LoadedSettings, loadSettings, type SettingsSources } from '../shared/settings.ts'
 import type { ScoreWeights } from './placement/model.ts'
@@ -155,6 +156,7 @@ export const coordinatorSettings = {
     { doc: 'Size of the file that keeps measured values; the oldest of the finest go first.', default: '1G' },
     { min: 2 ** 20 },
   ),
+  ...PROMETHEUS_SETTINGS,
   'forecast.timeZone': textSetting({
     doc: 'Time zone in whose days and weeks demand repeats, such as Europe/Berlin; schedules of a service may name another.',
     default: 'UTC',
@@ -206,7 +208,11 @@ export interface CoordinatorConfig {
     readonly reportIntervalMs: number
   }
   readonly keysStaleAfterMs: number
-  readonly history: { readonly maxBytes: number }
+  readonly history: {
+    readonly maxBytes: number
+    /** What answers for the past; null: our own records alone. */
+    readonly prometheus: PrometheusConfig | null
+  }
   readonly forecast: { readonly timeZone: string }
   readonly placement: {
     readonly strategy: 'spread' | 'binpack' | 'random'
@@ -229,6 +235,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
   const pools = resolvePools(values.pools, values.providers, (path) => loaded.locate('pools', path), faults)
   const tls = await resolveTls(loaded, sources, faults)
   const schedulers = await resolveSchedulers(values.schedulers, (path) => loaded.locate('schedulers', path), sources, faults)
+  const prometheus = await resolvePrometheus(values, (key) => loaded.locate(key), sources, faults)
   const advertiseUrls = resolveUrls(loaded, tls.kind === 'off' ? 'http' : 'https', faults)
   if (values['liveness.suspect'] <= values['liveness.heartbeat'])
     faults.push({ ...loaded.locate('liveness.suspect'), message: 'liveness.suspect must be longer than liveness.heartbeat.' })
@@ -290,7 +297,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
       reportIntervalMs: values['liveness.reportInterval'],
     }),
     keysStaleAfterMs: values.keysStaleAfter,
-    history: Object.freeze({ maxBytes: values['history.maxBytes'] }),
+    history: Object.freeze({ maxBytes: values['history.maxBytes'], prometheus }),
     forecast: Object.freeze({ timeZone: values['forecast.timeZone'] }),
     placement: Object.freeze({
       strategy: values['placement.strategy'],

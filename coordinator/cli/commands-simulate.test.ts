@@ -84,7 +84,7 @@ describe('rubato simulate', () => {
     const none = await own.run('simulate', '--history', 'shop/web', '--app', 'compose.yaml')
     expect(none.exitCode).not.toBe(EXIT.ok)
     for (let minute = 0; minute < 24 * 60; minute += 1) {
-      api.deps.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), minute < 720 ? 150 : 600)
+      api.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), minute < 720 ? 150 : 600)
       await api.clock.advance(60_000)
     }
     const { exitCode, out, err } = await own.run(

@@ -1,0 +1,59 @@
+/** Looks after the Prometheus that answers for the past: whether it does, and says in the audit trail when it does not, and when it does again. */
+import type { Clock } from '../../../shared/clock.ts'
+import { messageOf } from '../../../shared/errors.ts'
+import type { Logger } from '../../../shared/logger.ts'
+import { createLoop, type Loop } from '../../../shared/loop.ts'
+import { commitChange } from '../../access/commit-change.ts'
+import type { State } from '../../state/state.ts'
+import type { PrometheusPast } from './prometheus-past.ts'
+
+export interface PrometheusLoopDeps {
+  readonly past: Pick<PrometheusPast, 'probe' | 'status'>
+  readonly state: State
+  readonly clock: Clock
+  readonly logger: Logger
+}
+
+const PROBE_MS = 15_000
+
+export function createPrometheusLoop({ past, state, clock, logger: root }: PrometheusLoopDeps): Loop {
+  const logger = root.with({ loop: 'prometheus' })
+  let toldFault: string | null = null
+
+  const tell = async () => {
+    const { fault, isAway } = past.status()
+    if ((fault === null) === (toldFault === null)) return
+    logger[fault === null ? 'info' : 'warn']('prometheus', { from: toldFault ?? 'well', to: fault ?? 'well' })
+    try {
+      await commitChange(state, (change) =>
+        change.event({
+          actor: 'history',
+          type: fault === null ? 'history.prometheus-back' : 'history.prometheus-fault',
+          subject: 'history',
+          message:
+            fault === null
+              ? 'Prometheus answers for the past again'
+              : `Prometheus: ${fault}${isAway ? '. What this coordinator recorded itself answers meanwhile' : ''}`,
+          severity: fault === null ? 'info' : 'warning',
+        }),
+      )
+      toldFault = fault
+    } catch (error) {
+      logger.debug('the state of Prometheus could not be told', { error: messageOf(error) })
+    }
+  }
+
+  return createLoop({
+    name: 'prometheus',
+    clock,
+    logger,
+    maxSleepMs: PROBE_MS,
+    async run() {
+      // Before it: what a query met since is told even when it has passed.
+      await tell()
+      await past.probe()
+      await tell()
+      return clock.now() + PROBE_MS
+    },
+  })
+}
