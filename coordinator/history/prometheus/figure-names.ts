@@ -101,7 +101,7 @@ export function labelsOf(subject: string, cluster: string): string {
 /** Series that stand behind a Prometheus series of this name and these labels; empty when it is none of ours. */
 export function seriesBehind(labels: Readonly<Record<string, string>>): readonly SeriesId[] {
   const found: SeriesId[] = []
-  const name = labels.__name__?.replace(/_bucket$/, '')
+  const name = labels.__name__?.replace(/_bucket$/, '') ?? ''
   for (const kind of Object.keys(LABELS) as SubjectKind[])
     for (const measure of MEASURES) {
       if (FIGURES[kind][measure]?.name !== name) continue

@@ -8,7 +8,7 @@ import { z } from 'zod'
 import type { Clock } from '../../../shared/clock.ts'
 
 export type PrometheusReply =
-  | { readonly kind: 'data'; readonly data: unknown; readonly receivedMs: number; readonly sentMs: number }
+  | { readonly kind: 'data'; readonly data: unknown }
   /** It is there and well, and will not answer this question. */
   | { readonly kind: 'refused'; readonly detail: string }
   /** It cannot be reached, or what answers is no Prometheus. */
@@ -54,7 +54,6 @@ export function createPrometheusClient(options: PrometheusClientOptions): Promet
 
   const get = (url: URL, maxBytes: number, isRepeated: boolean): Promise<PrometheusReply> =>
     new Promise((resolve) => {
-      const sentMs = clock.now()
       const outgoing = send(url, {
         agent,
         headers: {
@@ -74,7 +73,7 @@ export function createPrometheusClient(options: PrometheusClientOptions): Promet
       }
       outgoing.on('response', (incoming) => {
         void read(incoming, maxBytes).then((body) => {
-          settle(understand(incoming.statusCode ?? 0, body, sentMs, clock.now()))
+          settle(understand(incoming.statusCode ?? 0, body))
           // What failed half-way must not go back into the pool of connections.
           if (body.kind === 'broken') outgoing.destroy()
         })
@@ -121,7 +120,7 @@ async function read(incoming: IncomingMessage, maxBytes: number): Promise<Body> 
 }
 
 /** Errors of a question (400, 422, 503 in Prometheus' own words) are told from those of the way to it. */
-function understand(status: number, body: Body, sentMs: number, receivedMs: number): PrometheusReply {
+function understand(status: number, body: Body): PrometheusReply {
   if (body.kind === 'tooLarge') return { kind: 'refused', detail: body.detail }
   if (body.kind === 'broken') return { kind: 'away', detail: body.detail }
   if (status >= 300 && status < 400) return { kind: 'away', detail: `it redirects (status ${status}), which is not followed` }
@@ -134,7 +133,7 @@ function understand(status: number, body: Body, sentMs: number, receivedMs: numb
   const answer = parsed.data
   if (answer.status === 'success')
     return status === 200
-      ? { kind: 'data', data: answer.data, sentMs, receivedMs }
+      ? { kind: 'data', data: answer.data }
       : { kind: 'away', detail: `it answered with status ${status}` }
   const detail = `it refuses the query (${plain(answer.errorType)}): ${plain(answer.error)}`
   return { kind: answer.errorType === 'unavailable' ? 'away' : 'refused', detail }

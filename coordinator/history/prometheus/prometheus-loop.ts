@@ -8,13 +8,15 @@ import type { State } from '../../state/state.ts'
 import type { PrometheusPast } from './prometheus-past.ts'
 
 export interface PrometheusLoopDeps {
-  readonly past: Pick<PrometheusPast, 'probe' | 'status'>
+  readonly past: Pick<PrometheusPast, 'probe' | 'status' | 'onAway'>
   readonly state: State
   readonly clock: Clock
   readonly logger: Logger
 }
 
 const PROBE_MS = 15_000
+/** People wait for it. */
+const AWAY_PROBE_MS = 5_000
 
 export function createPrometheusLoop({ past, state, clock, logger: root }: PrometheusLoopDeps): Loop {
   const logger = root.with({ loop: 'prometheus' })
@@ -43,7 +45,7 @@ export function createPrometheusLoop({ past, state, clock, logger: root }: Prome
     }
   }
 
-  return createLoop({
+  const loop = createLoop({
     name: 'prometheus',
     clock,
     logger,
@@ -53,7 +55,12 @@ export function createPrometheusLoop({ past, state, clock, logger: root }: Prome
       await tell()
       await past.probe()
       await tell()
-      return clock.now() + PROBE_MS
+      return clock.now() + (past.status().isAway ? AWAY_PROBE_MS : PROBE_MS)
     },
   })
+  past.onAway(() => {
+    // Its own probes find it away too; that is told already.
+    if (toldFault === null) loop.poke()
+  })
+  return loop
 }

@@ -11,7 +11,7 @@ import type { Logger } from '../../../shared/logger.ts'
 import type { Point, SeriesId } from '../series.ts'
 import { seriesBehind } from './figure-names.ts'
 import { finestStepMs, matcherOf, planQueries, probeOf, type RangeQuery, stepOf } from './plan-queries.ts'
-import type { PrometheusClient, PrometheusReply } from './prometheus-client.ts'
+import type { PrometheusClient } from './prometheus-client.ts'
 
 export interface PrometheusStatus {
   /** What is wrong, for people; null: nothing. */
@@ -26,6 +26,8 @@ export interface PrometheusStatus {
 
 export interface PrometheusPast extends Past {
   status(): PrometheusStatus
+  /** Calls back whenever it is found to be away. */
+  onAway(listener: () => void): void
   /** Looks whether it answers, has figures of this cluster, and what time it has; brings it back when it was away. Never rejects. */
   probe(): Promise<void>
 }
@@ -65,6 +67,7 @@ const seriesSchema = z.array(z.record(z.string(), z.string()))
 export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
   const { client, clock, logger } = deps
   const startedMs = clock.monotonicMs()
+  const listeners: (() => void)[] = []
   let away: string | null = null
   let concern: string | null = null
   let failures = 0
@@ -77,11 +80,11 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
     parameters: Readonly<Record<string, string>>,
     maxBytes: number,
     schema: z.ZodType<T>,
-  ): Promise<{ readonly value: T; readonly reply: PrometheusReply & { kind: 'data' } } | null> => {
+  ): Promise<T | null> => {
     const reply = await client.ask(path, parameters, maxBytes)
     if (reply.kind === 'data') {
       const parsed = schema.safeParse(reply.data)
-      if (parsed.success) return { value: parsed.data, reply }
+      if (parsed.success) return parsed.data
     }
     failures += 1
     const detail = reply.kind === 'data' ? 'what it answered is not of Prometheus' : reply.detail
@@ -90,7 +93,10 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
         toldMs = clock.monotonicMs()
         logger.warn('a query was not answered', { path, detail })
       }
-    } else away = detail
+    } else {
+      away = detail
+      for (const listener of listeners) listener()
+    }
     return null
   }
 
@@ -103,7 +109,7 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
       timeout: `${QUERY_TIMEOUT_MS}ms`,
     }
     const answer = await ask('query_range', parameters, MAX_POINTS_BYTES, matrixSchema)
-    return answer === null ? null : pointsOf(answer.value.result, asked)
+    return answer === null ? null : pointsOf(answer.result, asked)
   }
 
   return {
@@ -129,18 +135,21 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
       }
       const answer = await ask('series', parameters, MAX_SERIES_BYTES, seriesSchema)
       const found = new Map<string, SeriesId>()
-      for (const labels of answer?.value ?? [])
+      for (const labels of answer ?? [])
         for (const id of seriesBehind(labels))
           if (subject === undefined || id.subject === subject) found.set(`${id.subject} ${id.measure}`, id)
       return subject === undefined ? found.values() : [...found.values()].sort(compareSeries)
     },
 
+    onAway: (listener) => void listeners.push(listener),
+
     async probe() {
+      const sentMs = clock.now()
       const answer = await ask('query', { query: probeOf(deps) }, MAX_POINTS_BYTES, probeSchema)
       if (answer === null) return
       away = null
-      const [atSeconds, count] = answer.value.result[0].value
-      const { sentMs, receivedMs } = answer.reply
+      const [atSeconds, count] = answer.result[0].value
+      const receivedMs = clock.now()
       clockAheadMs = Math.round(atSeconds * 1000 - (sentMs + receivedMs) / 2)
       const isScraped = Number(count) > 0 || clock.monotonicMs() - startedMs < BLIND_AFTER_MS
       const isInTime = Math.abs(clockAheadMs) <= CLOCK_TOLERANCE_MS + (receivedMs - sentMs)
@@ -164,7 +173,8 @@ function pointsOf(
     const values = new Map<number, number>()
     for (const [at, text] of result.find(({ metric }) => metric.stat === stat)?.values ?? []) {
       const evaluatedMs = Math.round(at * 1000)
-      const value = Number(text)
+      // An empty text is no zero.
+      const value = text === '' ? Number.NaN : Number(text)
       const isAsked = evaluatedMs >= startMs && evaluatedMs <= endMs && (evaluatedMs - startMs) % stepMs === 0
       if (isAsked && isRecordable(value)) values.set(stepOf(evaluatedMs, stepMs), value * factor)
     }
