@@ -67,7 +67,8 @@ describe('the coordinator’s configuration', () => {
   })
 
   it('§11: a Prometheus for the past has a token in a file of its own, and no other way to say it', async () => {
-    const file = 'history:\n  prometheus:\n    url: https://prometheus.example.org/base\n    tokenFile: /token\n    scrapeInterval: 15s\n'
+    const file =
+      'history:\n  prometheus:\n    url: https://prometheus.example.org/base\n    tokenFile: /token\n    scrapeInterval: 15s\n'
     const config = await loadCoordinatorConfig(sourcesOf({ file, files: { '/token': 'abc-secret\n' } }))
     expect(config.history.prometheus).toEqual({
       url: 'https://prometheus.example.org/base',

@@ -138,7 +138,10 @@ describe('forecast loop', () => {
           },
         }
       }
-      return { past, asked: () => asked, becomesAway: (next: boolean) => void (isAway = next) }
+      const becomesAway = (next: boolean) => {
+        isAway = next
+      }
+      return { past, asked: () => asked, becomesAway }
     }
     const isGood = (forecast: ReturnType<ForecastLoop['current']>) => {
       const then = demandAt((forecast?.atMs ?? 0) + 30 * MINUTE)

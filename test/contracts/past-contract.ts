@@ -68,7 +68,15 @@ const GAPS = samplesOf(WEB, [
   [31 * MINUTE_MS, 2],
 ])
 const DAYS = regular(WEB, START_MS, START_MS + 8 * DAY_MS, MINUTE_MS, (i) => (i * 7919) % 1000)
-const ODD_SUBJECTS = ['node a.c', 'node abc', 'node a"b\\c}{', 'node ü-1', 'service shop/web', 'service shop/web2', 'service sh.p/web']
+const ODD_SUBJECTS = [
+  'node a.c',
+  'node abc',
+  'node a"b\\c}{',
+  'node ü-1',
+  'service shop/web',
+  'service shop/web2',
+  'service sh.p/web',
+]
 const OFTEN = regular(WEB, START_MS, START_MS + HOUR_MS, 30_000, (i) => 100 + (i % 7))
 const RATES = [series('service shop/web', 'requests'), series('cluster', 'requests')]
 const FEW: readonly SeriesId[] = [

@@ -119,7 +119,9 @@ describe.skipIf(tools === null)('history from a real Prometheus (needs root on D
     static_configs: [{ targets: ["${HOST}:${PORTS.coordinator}"] }]`,
     })
     const scraped = async () => {
-      const answer = await fetch(`http://${HOST}:${PORTS.scraping}/api/v1/query?query=count_over_time(rubato_cluster_machines[1h])`)
+      const answer = await fetch(
+        `http://${HOST}:${PORTS.scraping}/api/v1/query?query=count_over_time(rubato_cluster_machines[1h])`,
+      )
       const { data } = (await answer.json()) as { data: { result: { value: [number, string] }[] } }
       return Number(data.result[0]?.value[1] ?? 0)
     }
@@ -144,7 +146,8 @@ describe.skipIf(tools === null)('history from a real Prometheus (needs root on D
     expect(listed).toMatchObject({ code: 0, stdout: expect.stringMatching(/^timestamp,value\n\d{4}-.*,0\n/) })
 
     const events = async () =>
-      (await (coordinator as CoordinatorProcess).get<{ items: { type: string; message: string }[] }>('/v1/events?limit=200')).items
+      (await (coordinator as CoordinatorProcess).get<{ items: { type: string; message: string }[] }>('/v1/events?limit=200'))
+        .items
     const metrics = async () =>
       (await fetch(`${coordinator?.url}/metrics`, { headers: { authorization: `Bearer ${coordinator?.token}` } })).text()
     await scraping.kill()

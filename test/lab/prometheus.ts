@@ -91,7 +91,9 @@ export function fillPrometheus(
   mkdirSync(dataDir(dir), { recursive: true })
   const file = join(dir, 'samples.txt')
   writeFileSync(file, `${lines.join('\n')}\n# EOF\n`)
-  execFileSync(promtool, ['tsdb', 'create-blocks-from', 'openmetrics', file, dataDir(dir)], { stdio: ['ignore', 'ignore', 'inherit'] })
+  execFileSync(promtool, ['tsdb', 'create-blocks-from', 'openmetrics', file, dataDir(dir)], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
   rmSync(file)
 }
 

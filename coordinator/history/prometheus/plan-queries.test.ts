@@ -52,7 +52,8 @@ describe('queries to Prometheus', () => {
   })
 
   it('of everything there ever was are bounded in number', () => {
-    const all = (stepMs: number) => planQueries(about({ fromMs: 0, toMs: Number.POSITIVE_INFINITY, stepMs }), server, NOW_MS).length
+    const all = (stepMs: number) =>
+      planQueries(about({ fromMs: 0, toMs: Number.POSITIVE_INFINITY, stepMs }), server, NOW_MS).length
     expect([10_000, 60_000, 900_000].map(all)).toEqual([1, 3, 2])
   })
 

@@ -132,9 +132,7 @@ function understand(status: number, body: Body): PrometheusReply {
   }
   const answer = parsed.data
   if (answer.status === 'success')
-    return status === 200
-      ? { kind: 'data', data: answer.data }
-      : { kind: 'away', detail: `it answered with status ${status}` }
+    return status === 200 ? { kind: 'data', data: answer.data } : { kind: 'away', detail: `it answered with status ${status}` }
   const detail = `it refuses the query (${plain(answer.errorType)}): ${plain(answer.error)}`
   return { kind: answer.errorType === 'unavailable' ? 'away' : 'refused', detail }
 }

@@ -39,20 +39,23 @@ afterEach(async () => {
 const lastMinutes = (minutes: number, stepMs = MINUTE_MS) =>
   past.query({ ...WEB, fromMs: NOW_MS - minutes * MINUTE_MS, toMs: NOW_MS, stepMs })
 /** A matrix with these values at every step that was asked for. */
-const everyStep = (mean: (i: number) => string, max: (i: number) => string = mean): Answer['body'] => (parameters) => {
-  const [start, end, step] = ['start', 'end', 'step'].map((name) => Number(parameters.get(name)))
-  const count = Math.round(((end ?? 0) - (start ?? 0)) / (step ?? 1)) + 1
-  const values = (of: (i: number) => string) =>
-    Array.from({ length: count }, (_, i) => [Number(((start ?? 0) + i * (step ?? 0)).toFixed(3)), of(i)])
-  return success({
-    resultType: 'matrix',
-    result: [
-      { metric: { stat: 'mean' }, values: values(mean) },
-      { metric: { stat: 'max' }, values: values(max) },
-    ],
-  })
-}
-const alive = (atMs: number, count = '1') => success({ resultType: 'vector', result: [{ metric: {}, value: [atMs / 1000, count] }] })
+const everyStep =
+  (mean: (i: number) => string, max: (i: number) => string = mean): Answer['body'] =>
+  (parameters) => {
+    const [start, end, step] = ['start', 'end', 'step'].map((name) => Number(parameters.get(name)))
+    const count = Math.round(((end ?? 0) - (start ?? 0)) / (step ?? 1)) + 1
+    const values = (of: (i: number) => string) =>
+      Array.from({ length: count }, (_, i) => [Number(((start ?? 0) + i * (step ?? 0)).toFixed(3)), of(i)])
+    return success({
+      resultType: 'matrix',
+      result: [
+        { metric: { stat: 'mean' }, values: values(mean) },
+        { metric: { stat: 'max' }, values: values(max) },
+      ],
+    })
+  }
+const alive = (atMs: number, count = '1') =>
+  success({ resultType: 'vector', result: [{ metric: {}, value: [atMs / 1000, count] }] })
 
 /** On a busy host an answer may come later than the short time allowed. */
 async function until(condition: () => Promise<boolean>): Promise<void> {
@@ -101,7 +104,11 @@ describe('the past in a Prometheus', () => {
     ['does not answer', null, /did not answer within/],
     ['answers with a page', { body: '<html>Grafana</html>', headers: { 'content-type': 'text/html' } }, /not of Prometheus/],
     ['answers with other JSON', { body: '{"hello":1}' }, /not of Prometheus/],
-    ['answers with data of another shape', { body: success({ resultType: 'matrix', result: [{ values: [[1]] }] }) }, /not of Prom/],
+    [
+      'answers with data of another shape',
+      { body: success({ resultType: 'matrix', result: [{ values: [[1]] }] }) },
+      /not of Prom/,
+    ],
     ['answers with nothing', { body: '' }, /not of Prometheus/],
     ['is a wrong path', { status: 404, body: 'page not found' }, /status 404/],
     ['fails', { status: 500, body: 'oops' }, /status 500/],
@@ -111,7 +118,7 @@ describe('the past in a Prometheus', () => {
     ['breaks off', { body: '{"status":"succ', isCut: true }, /ended within its answer|cannot be reached/],
   ]
   for (const [what, answer, expected] of BROKEN)
-    it(`row 34: one that ${what} is away: asked nothing more until it gives a sign of life`, async () => {
+    it(`one that ${what} is away: asked nothing more until it gives a sign of life`, async () => {
       if (answer === null) begin(200)
       server.answer(answer)
       let calls = 0
@@ -166,7 +173,7 @@ describe('the past in a Prometheus', () => {
     expect(past.status().fault).toBeNull()
   })
 
-  it('row 37: says when its clock is another', async () => {
+  it('says when its clock is another', async () => {
     for (const [offMs, expected] of [
       [90_000, /90 s ahead of ours/],
       [-90_000, /90 s behind ours/],
