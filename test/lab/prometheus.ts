@@ -13,6 +13,10 @@ export interface PrometheusProcess {
   start(): Promise<void>
 }
 
+const DAY_MS = 86_400_000
+/** Time that a sample of what is counted stands for. */
+const SAMPLE_S = 10
+
 export async function startPrometheus(options: {
   readonly binary: string
   readonly dir: string
@@ -75,7 +79,8 @@ export function fillPrometheus(
   /** Each with the samples of one life of a coordinator: counters begin with it. */
   lives: readonly (readonly [cluster: string, samples: readonly Sample[]])[],
 ): void {
-  const lines: string[] = []
+  // By day: promtool reads a whole file once for every two hours that it spans.
+  const days = new Map<number, string[]>()
   for (const [cluster, samples] of lives) {
     const totals = new Map<string, number>()
     for (const { id, atMs, value } of samples) {
@@ -84,16 +89,20 @@ export function fillPrometheus(
       if (figure === null || (figure.kind === 'counter' && kindOf(id.subject) === 'cluster')) continue
       const key = `${figure.name}{${labelsOf(id.subject, cluster)}}`
       const total = totals.get(key) ?? 0
-      totals.set(key, total + value * 10)
-      lines.push(`${key} ${figure.kind === 'counter' ? total : value / figure.factor} ${(atMs / 1000).toFixed(3)}`)
+      totals.set(key, total + value * SAMPLE_S)
+      const day = Math.floor(atMs / DAY_MS)
+      const lines = days.get(day) ?? []
+      lines.push(`${key} ${figure.kind === 'counter' ? total : value / figure.factor} ${(atMs / 1000).toFixed(3)}\n`)
+      days.set(day, lines)
     }
   }
   mkdirSync(dataDir(dir), { recursive: true })
   const file = join(dir, 'samples.txt')
-  writeFileSync(file, `${lines.join('\n')}\n# EOF\n`)
-  execFileSync(promtool, ['tsdb', 'create-blocks-from', 'openmetrics', file, dataDir(dir)], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
+  for (const lines of days.values()) {
+    writeFileSync(file, `${lines.join('')}# EOF\n`)
+    const args = ['tsdb', 'create-blocks-from', 'openmetrics', file, dataDir(dir)]
+    execFileSync(promtool, args, { stdio: ['ignore', 'ignore', 'inherit'] })
+  }
   rmSync(file)
 }
 
