@@ -14,7 +14,10 @@ export interface Sample {
 
 export interface PastScenario {
   readonly name: string
-  /** Of each series in order of time. Of what Prometheus counts: per second, of the ten seconds that begin then. */
+  /**
+   * Of each series in order of time. Of what Prometheus counts: per second, of the ten seconds that begin then. Answer times are such as
+   * lie at 95 % of a bucket of `LATENCY_BUCKETS_MS`.
+   */
   readonly samples: readonly Sample[]
   readonly nowMs: number
   check(past: Past, tolerance: number): Promise<void>
@@ -87,6 +90,7 @@ const ODD_SUBJECTS = [
 ]
 const OFTEN = regular(WEB, START_MS, START_MS + HOUR_MS, 30_000, (i) => 100 + (i % 7))
 const RATES = [series('service shop/web', 'requests'), series('cluster', 'requests')]
+const ANSWERS = series('service shop/web', 'latencyP95')
 const FEW: readonly SeriesId[] = [
   series('cluster', 'wanted'),
   series('node n-1', 'cpuMillis'),
@@ -190,6 +194,24 @@ export const PAST_SCENARIOS: readonly PastScenario[] = [
           if (i % 60 > 1) expect([value, max]).toEqual([expect.closeTo(5, 2), expect.closeTo(5, 2)])
         })
       }
+    },
+  },
+  {
+    name: 'gives the 95th percentile of answer times of steps in which something was answered',
+    samples: [
+      ...regular(ANSWERS, START_MS, START_MS + 10 * MINUTE_MS, 10_000, () => 19.5),
+      ...regular(ANSWERS, START_MS + 20 * MINUTE_MS, START_MS + 30 * MINUTE_MS, 10_000, () => 98.75),
+    ],
+    nowMs: START_MS + HOUR_MS,
+    async check(past) {
+      const points = await ask(past, ANSWERS, MINUTE_MS, START_MS, START_MS + HOUR_MS)
+      expect(points.map(({ atMs }) => (atMs - START_MS) / MINUTE_MS)).toEqual(
+        Array.from({ length: 20 }, (_, i) => (i < 10 ? i : i + 10)),
+      )
+      points.forEach(({ value, max }, i) => {
+        if (i % 10 > 1)
+          expect([value, max]).toEqual([expect.closeTo(i < 10 ? 19.5 : 98.75, 2), expect.closeTo(i < 10 ? 19.5 : 98.75, 2)])
+      })
     },
   },
 ]

@@ -16,12 +16,13 @@ import { virtualClock } from '../fakes/virtual-clock.ts'
 import { type CoordinatorProcess, startCoordinator } from '../lab/coordinator.ts'
 import { until } from '../lab/hosts.ts'
 import { installPrometheusTools, isRootOnDebian } from '../lab/packages.ts'
-import { fillPrometheus, type PrometheusProcess, startPrometheus } from '../lab/prometheus.ts'
+import { fillPrometheus, type PrometheusLife, type PrometheusProcess, startPrometheus } from '../lab/prometheus.ts'
 
 const HOST = '127.0.0.1'
 const PORTS = { files: 18_691, scraping: 18_692, coordinator: 18_693, catalog: 18_694, dns: 18_695 }
 const MINUTE_MS = 60_000
 const START_MS = Date.UTC(2026, 0, 5)
+const WEB = { subject: 'service shop/web' }
 
 const report = (line: string) => void process.stdout.write(`  ${line}\n`)
 const tools = isRootOnDebian() ? installPrometheusTools(report) : null
@@ -36,7 +37,7 @@ describe.skipIf(tools === null)('history from a real Prometheus (needs root on D
   const pastOf = (cluster: string, nowMs: number, scrapeIntervalMs = 10_000) =>
     createPrometheusPast({ client, cluster, scrapeIntervalMs, clock: virtualClock(nowMs), logger: silentLogger() })
 
-  const fill = async (lives: Parameters<typeof fillPrometheus>[2]) => {
+  const fill = async (lives: readonly PrometheusLife[]) => {
     if (tools === null) return
     fillPrometheus(tools.promtool, join(directory, 'files'), lives)
     files = await startPrometheus({
@@ -60,18 +61,25 @@ describe.skipIf(tools === null)('history from a real Prometheus (needs root on D
 
   const errorsFrom = (fromMs: number): Sample[] =>
     Array.from({ length: 90 }, (_, i) => ({
-      id: { subject: 'service shop/web', measure: 'errors' as const },
+      id: { ...WEB, measure: 'errors' as const },
       atMs: START_MS + fromMs + i * 10_000,
       value: 3,
     }))
 
+  const twice: readonly Sample[] = (['demand', 'requests', 'latencyP95'] as const).flatMap((measure) =>
+    Array.from({ length: 60 }, (_, i) => ({ id: { ...WEB, measure }, atMs: START_MS + i * 10_000, value: 19.5 })),
+  )
+
   pastContract('a real Prometheus', 1e-9, async (scenarios) => {
     const clusterOf = (scenario: PastScenario) => `c"${scenarios.indexOf(scenario)}`
     await fill([
-      ...scenarios.map((scenario) => [clusterOf(scenario), scenario.samples] as const),
+      ...scenarios.map((scenario) => ({ cluster: clusterOf(scenario), samples: scenario.samples })),
       // Restarted after a quarter of an hour: its counters began anew.
-      ['c-restarted', errorsFrom(0)],
-      ['c-restarted', errorsFrom(15 * MINUTE_MS)],
+      { cluster: 'c-restarted', samples: errorsFrom(0) },
+      { cluster: 'c-restarted', samples: errorsFrom(15 * MINUTE_MS) },
+      // Scraped by two jobs.
+      { cluster: 'c-twice', samples: twice, instance: 'a:7600' },
+      { cluster: 'c-twice', samples: twice, instance: 'b:7600' },
     ])
     return (scenario) => pastOf(clusterOf(scenario), scenario.nowMs)
   })
@@ -79,7 +87,7 @@ describe.skipIf(tools === null)('history from a real Prometheus (needs root on D
   it('counters that began anew count on, as finely as it scrapes', async () => {
     for (const scrapeIntervalMs of [10_000, 60_000]) {
       const { points, isWhole } = await pastOf('c-restarted', START_MS + 30 * MINUTE_MS, scrapeIntervalMs).query({
-        subject: 'service shop/web',
+        ...WEB,
         measure: 'errors',
         fromMs: START_MS,
         toMs: START_MS + 30 * MINUTE_MS,
@@ -91,6 +99,17 @@ describe.skipIf(tools === null)('history from a real Prometheus (needs root on D
       for (const { value } of points.slice(2)) expect(value).toBeGreaterThan(2.2)
       for (const { value, max } of points) expect(Math.max(value, max)).toBeLessThan(3.1)
     }
+  })
+
+  it('what is scraped twice counts once', async () => {
+    const past = pastOf('c-twice', START_MS + 10 * MINUTE_MS)
+    for (const measure of ['demand', 'requests', 'latencyP95'] as const)
+      for (const id of [{ ...WEB, measure }, ...(measure === 'requests' ? [{ subject: 'cluster', measure }] : [])]) {
+        const { points } = await past.query({ ...id, fromMs: START_MS, toMs: START_MS + 10 * MINUTE_MS, stepMs: MINUTE_MS })
+        expect(points).toHaveLength(10)
+        for (const point of points.slice(2))
+          expect(point).toMatchObject({ value: expect.closeTo(19.5, 2), max: expect.closeTo(19.5, 2) })
+      }
   })
 
   it('knows nothing of another cluster in the same Prometheus', async () => {

@@ -3,6 +3,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { figureOf, kindOf, labelsOf } from '../../coordinator/history/prometheus/figure-names.ts'
+import { LATENCY_BUCKETS_MS } from '../../shared/model/observation.ts'
 import type { Sample } from '../contracts/past-contract.ts'
 import { until } from './hosts.ts'
 
@@ -72,34 +73,50 @@ export async function startPrometheus(options: {
   return prometheus
 }
 
+/** One life of a coordinator: its counters begin with it. */
+export interface PrometheusLife {
+  readonly cluster: string
+  readonly samples: readonly Sample[]
+  /** Where it was scraped; absent: the series say nothing of it. */
+  readonly instance?: string
+}
+
 /** Writes samples into the files that a Prometheus in `dir` reads at its next start: what it would have scraped of these clusters. */
-export function fillPrometheus(
-  promtool: string,
-  dir: string,
-  /** Each with the samples of one life of a coordinator: counters begin with it. */
-  lives: readonly (readonly [cluster: string, samples: readonly Sample[]])[],
-): void {
-  // By day: promtool reads a whole file once for every two hours that it spans.
-  const days = new Map<number, string[]>()
-  for (const [cluster, samples] of lives) {
+export function fillPrometheus(promtool: string, dir: string, lives: readonly PrometheusLife[]): void {
+  // By day, since promtool reads a whole file once for every two hours that it spans; in order of time, or it refuses what is long past.
+  const days = new Map<number, { readonly atMs: number; readonly text: string }[]>()
+  for (const { cluster, samples, instance } of lives) {
     const totals = new Map<string, number>()
+    const count = (key: string, more: number) => {
+      const total = (totals.get(key) ?? 0) + more
+      totals.set(key, total)
+      return total
+    }
     for (const { id, atMs, value } of samples) {
       const figure = figureOf(id)
       // Of the cluster there are no counters: they are sums over services.
       if (figure === null || (figure.kind === 'counter' && kindOf(id.subject) === 'cluster')) continue
-      const key = `${figure.name}{${labelsOf(id.subject, cluster)}}`
-      const total = totals.get(key) ?? 0
-      totals.set(key, total + value * SAMPLE_S)
+      const labels = `${labelsOf(id.subject, cluster)}${instance === undefined ? '' : `,instance="${instance}"`}`
       const day = Math.floor(atMs / DAY_MS)
       const lines = days.get(day) ?? []
-      lines.push(`${key} ${figure.kind === 'counter' ? total : value / figure.factor} ${(atMs / 1000).toFixed(3)}\n`)
+      const put = (name: string, more: string, of: number) =>
+        lines.push({ atMs, text: `${name}{${labels}${more}} ${of} ${(atMs / 1000).toFixed(3)}\n` })
+      if (figure.kind === 'gauge') put(figure.name, '', value / figure.factor)
+      // As it was scraped at that time: what the sample stands for came after it.
+      else if (figure.kind === 'counter') put(figure.name, '', count(labels + figure.name, value * SAMPLE_S) - value * SAMPLE_S)
+      else
+        for (const boundMs of [...LATENCY_BUCKETS_MS, Number.POSITIVE_INFINITY]) {
+          const le = boundMs === Number.POSITIVE_INFINITY ? '+Inf' : boundMs / figure.factor
+          put(`${figure.name}_bucket`, `,le="${le}"`, count(`${labels}${figure.name}${le}`, value <= boundMs ? SAMPLE_S : 0))
+        }
       days.set(day, lines)
     }
   }
   mkdirSync(dataDir(dir), { recursive: true })
   const file = join(dir, 'samples.txt')
   for (const lines of days.values()) {
-    writeFileSync(file, `${lines.join('')}# EOF\n`)
+    const inOrder = lines.sort((a, b) => a.atMs - b.atMs).map(({ text }) => text)
+    writeFileSync(file, `${inOrder.join('')}# EOF\n`)
     const args = ['tsdb', 'create-blocks-from', 'openmetrics', file, dataDir(dir)]
     execFileSync(promtool, args, { stdio: ['ignore', 'ignore', 'inherit'] })
   }
