@@ -66,15 +66,19 @@ export function createPublishedFigures(deps: PublishedFiguresDeps): PublishedFig
     }
     const figure = figureOf(id)
     if (figure?.kind !== 'gauge') return
-    if (!index.hasRoomFor(id) && notedMs - forgotMs >= FRESH_MS) forgetOld()
+    forgetOld(index.hasRoomFor(id) ? MINUTE_MS : FRESH_MS)
     if (index.hasRoomFor(id)) index.add({ id: { ...id }, figure, labels: `{${labelsOf(id.subject, cluster)}}`, value, notedMs })
   }
 
   const noteAhead = ({ subject }: SeriesId, atMs: number, value: number) => {
-    const list = ahead.get(subject) ?? []
+    let list = ahead.get(subject)
+    if (list === undefined) {
+      forgetOld(MINUTE_MS)
+      list = []
+      ahead.set(subject, list)
+    }
     list.push({ atMs, value })
     if (list.length > MAX_AHEAD) list.shift()
-    ahead.set(subject, list)
   }
 
   /** What was forecast last for the present minute. */
@@ -83,21 +87,28 @@ export function createPublishedFigures(deps: PublishedFiguresDeps): PublishedFig
     for (const [subject, list] of ahead) {
       const present = list.findLast(({ atMs }) => atMs <= nowMs && nowMs < atMs + MINUTE_MS)
       if (present !== undefined) note({ subject, measure: 'forecast' }, present.value)
-      const left = list.filter(({ atMs }) => nowMs < atMs + MINUTE_MS)
-      if (left.length === 0) ahead.delete(subject)
-      else ahead.set(subject, left)
     }
   }
 
-  const forgetOld = () => {
-    forgotMs = clock.monotonicMs()
-    for (const { id, notedMs } of [...index.values()]) if (forgotMs - notedMs > FRESH_MS) index.delete(id)
+  /** What is measured no more, unless that was done within this time: nobody may ever ask for the text. */
+  const forgetOld = (notWithinMs: number) => {
+    const nowMs = clock.monotonicMs()
+    if (nowMs - forgotMs < notWithinMs) return
+    forgotMs = nowMs
+    for (const { id, notedMs } of [...index.values()]) if (nowMs - notedMs > FRESH_MS) index.delete(id)
+    for (const [subject, list] of ahead) {
+      const left = list.filter(({ atMs }) => clock.now() < atMs + MINUTE_MS)
+      if (left.length === 0) ahead.delete(subject)
+      else ahead.set(subject, left)
+    }
+    traffic?.forgetGone()
   }
 
   const countersOf = (families: Families) => {
+    if (traffic === null) return
     let histograms = 0
-    for (const service of traffic === null ? [] : deps.services()) {
-      const counts = traffic?.of(service)
+    for (const service of deps.services()) {
+      const counts = traffic.of(service)
       if (counts === undefined) continue
       const labels = labelsOf(`service ${service}`, cluster)
       for (const [measure, value] of Object.entries(countersIn(counts))) {
@@ -128,8 +139,7 @@ export function createPublishedFigures(deps: PublishedFiguresDeps): PublishedFig
     },
     text() {
       bringForward()
-      forgetOld()
-      traffic?.forgetGone()
+      forgetOld(0)
       const families = new Families()
       for (const { figure, labels, value } of index.values())
         families.put(figure, `${figure.name}${labels} ${value / figure.factor}`)
