@@ -15,8 +15,12 @@ export type PrometheusReply =
   | { readonly kind: 'away'; readonly detail: string }
 
 export interface PrometheusClient {
-  /** `path` below `/api/v1`. Never rejects. */
-  ask(path: string, parameters: Readonly<Record<string, string>>, maxBytes: number): Promise<PrometheusReply>
+  /** `path` below `/api/v1`. Never rejects; a signal that aborts ends it at once. */
+  ask(
+    path: string,
+    parameters: Readonly<Record<string, string>>,
+    options: { readonly maxBytes: number; readonly signal?: AbortSignal },
+  ): Promise<PrometheusReply>
   close(): void
 }
 
@@ -34,8 +38,8 @@ export interface PrometheusClientOptions {
 
 /** Somebody waits at the command line. */
 const TIMEOUT_MS = 10_000
-/** More at once only wait for each other there. */
-const MAX_CONNECTIONS = 4
+/** One more than is asked for the past at once (prometheus-past.ts), so that a sign of life need not wait. */
+const MAX_CONNECTIONS = 5
 const MAX_DETAIL = 200
 
 const answerSchema = z.union([
@@ -52,10 +56,15 @@ export function createPrometheusClient(options: PrometheusClientOptions): Promet
     : new HttpAgent(keep)
   const send = isTls ? httpsRequest : httpRequest
 
-  const get = (url: URL, maxBytes: number, isRepeated: boolean): Promise<PrometheusReply> =>
+  const get = (
+    url: URL,
+    asked: { readonly maxBytes: number; readonly signal?: AbortSignal },
+    isRepeated: boolean,
+  ): Promise<PrometheusReply> =>
     new Promise((resolve) => {
       const outgoing = send(url, {
         agent,
+        ...(asked.signal === undefined ? {} : { signal: asked.signal }),
         headers: {
           accept: 'application/json',
           'accept-encoding': 'identity',
@@ -72,7 +81,7 @@ export function createPrometheusClient(options: PrometheusClientOptions): Promet
         resolve(reply)
       }
       outgoing.on('response', (incoming) => {
-        void read(incoming, maxBytes).then((body) => {
+        void read(incoming, asked.maxBytes).then((body) => {
           settle(understand(incoming.statusCode ?? 0, body))
           // What failed half-way must not go back into the pool of connections.
           if (body.kind === 'broken') outgoing.destroy()
@@ -80,19 +89,19 @@ export function createPrometheusClient(options: PrometheusClientOptions): Promet
       })
       outgoing.on('error', (error: NodeJS.ErrnoException) => {
         // A kept connection may end just as it is used again; that says nothing about the server.
-        const isStale = outgoing.reusedSocket && error.code === 'ECONNRESET' && !isRepeated
+        const isStale = outgoing.reusedSocket && error.code === 'ECONNRESET' && !isRepeated && asked.signal?.aborted !== true
         settle(
-          isStale ? get(url, maxBytes, true) : { kind: 'away', detail: `it cannot be reached: ${error.code ?? error.message}` },
+          isStale ? get(url, asked, true) : { kind: 'away', detail: `it cannot be reached: ${error.code ?? error.message}` },
         )
       })
       outgoing.end()
     })
 
   return {
-    ask(path, parameters, maxBytes) {
+    ask(path, parameters, asked) {
       const url = new URL(`${options.url.replace(/\/+$/, '')}/api/v1/${path}`)
       url.search = new URLSearchParams({ ...parameters }).toString()
-      return get(url, maxBytes, false)
+      return get(url, asked, false)
     },
     close: () => agent.destroy(),
   }

@@ -21,11 +21,15 @@ const AWAY_PROBE_MS = 5_000
 export function createPrometheusLoop({ past, state, clock, logger: root }: PrometheusLoopDeps): Loop {
   const logger = root.with({ loop: 'prometheus' })
   let toldFault: string | null = null
+  let loggedFault: string | null = null
 
   const tell = async () => {
     const { fault, isAway } = past.status()
+    if (fault !== loggedFault) {
+      logger[fault === null ? 'info' : 'warn']('the state of Prometheus changed', { from: loggedFault ?? 'well', to: fault ?? 'well' })
+      loggedFault = fault
+    }
     if ((fault === null) === (toldFault === null)) return
-    logger[fault === null ? 'info' : 'warn']('prometheus', { from: toldFault ?? 'well', to: fault ?? 'well' })
     try {
       await commitChange(state, (change) =>
         change.event({
@@ -50,10 +54,10 @@ export function createPrometheusLoop({ past, state, clock, logger: root }: Prome
     clock,
     logger,
     maxSleepMs: PROBE_MS,
-    async run() {
+    async run(signal) {
       // Before it: what a query met since is told even when it has passed.
       await tell()
-      await past.probe()
+      await past.probe(signal)
       await tell()
       return clock.now() + (past.status().isAway ? AWAY_PROBE_MS : PROBE_MS)
     },

@@ -1,8 +1,13 @@
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { systemClock } from '../../../shared/clock.ts'
-import type { Logger } from '../../../shared/logger.ts'
+import { type Logger, silentLogger } from '../../../shared/logger.ts'
+import { systemRandom } from '../../../shared/random.ts'
 import { type Answer, type FakePrometheus, fakePrometheus, success } from '../../../test/fakes/fake-prometheus.ts'
 import { type VirtualClock, virtualClock } from '../../../test/fakes/virtual-clock.ts'
+import { memoryFiles } from '../../../test/fakes/memory-files.ts'
+import { ensureTls } from '../../access/ca.ts'
 import { createMemoryHistory } from '../memory-history.ts'
 import { joinedPast, ownPast } from '../past.ts'
 import { createPrometheusClient, type PrometheusClient } from './prometheus-client.ts'
@@ -11,6 +16,7 @@ import { createPrometheusPast, type PrometheusPast } from './prometheus-past.ts'
 const NOW_MS = Date.UTC(2026, 0, 20, 12)
 const MINUTE_MS = 60_000
 const TOKEN = 'abc-very-secret'
+const NEVER = new AbortController().signal
 const WEB = { subject: 'service shop/web', measure: 'demand' } as const
 
 let server: FakePrometheus
@@ -133,12 +139,47 @@ describe('the past in a Prometheus', () => {
       expect(server.asked).toHaveLength(1)
       server.answer({ body: alive(NOW_MS) })
       await until(async () => {
-        await past.probe()
+        await past.probe(NEVER)
         return !past.status().isAway
       })
       server.answer({ body: everyStep(() => '7') })
       if (answer !== null) expect((await lastMinutes(5)).points).toHaveLength(5)
     })
+
+  it('one that hangs costs its time-out once, however many ask at that time, and holds up no shutdown', async () => {
+    begin(300)
+    server.answer(null)
+    const answers = await Promise.all(Array.from({ length: 40 }, () => lastMinutes(5)))
+    expect(answers.every(({ isWhole }) => !isWhole)).toBe(true)
+    expect(server.asked.length).toBeLessThanOrEqual(4)
+    begin(600_000)
+    const stopping = new AbortController()
+    const probed = past.probe(stopping.signal)
+    stopping.abort()
+    await probed
+    expect(past.status()).toMatchObject({ isAway: false, failures: 0 })
+  })
+
+  it('trusts only the authority that it is given', async () => {
+    const identity = () =>
+      ensureTls(
+        { files: memoryFiles(), stateDir: '/state', clock: systemClock(), random: systemRandom(), logger: silentLogger() },
+        ['127.0.0.1'],
+      )
+    const [tls, stranger] = [await identity(), await identity()]
+    const tlsServer = createServer({ key: tls.keyPem, cert: tls.certPem }, (_, response) => response.end(alive(NOW_MS)))
+    await new Promise<void>((resolve) => tlsServer.listen(0, '127.0.0.1', resolve))
+    const url = `https://127.0.0.1:${(tlsServer.address() as AddressInfo).port}`
+    for (const caPem of [tls.caPem, stranger.caPem, null]) {
+      const trusting = createPrometheusClient({ url, token: TOKEN, caPem, clock: systemClock() })
+      const reply = await trusting.ask('query', {}, { maxBytes: 1000 })
+      expect(reply.kind).toBe(caPem === tls.caPem ? 'data' : 'away')
+      expect(JSON.stringify(reply)).not.toContain('secret')
+      trusting.close()
+    }
+    tlsServer.close()
+    tlsServer.closeAllConnections()
+  })
 
   it('one that nothing listens for is away', async () => {
     await server.close()
@@ -162,14 +203,14 @@ describe('the past in a Prometheus', () => {
 
   it('says when Prometheus has no figures of this cluster, but not of a coordinator that just began', async () => {
     server.answer({ body: alive(NOW_MS, '0') })
-    await past.probe()
+    await past.probe(NEVER)
     expect(past.status().fault).toBeNull()
     await clock.advance(6 * MINUTE_MS)
     server.answer({ body: alive(clock.now(), '0') })
-    await past.probe()
+    await past.probe(NEVER)
     expect(past.status()).toMatchObject({ isAway: false, fault: expect.stringMatching(/does it scrape \/metrics\?/) })
     server.answer({ body: alive(clock.now()) })
-    await past.probe()
+    await past.probe(NEVER)
     expect(past.status().fault).toBeNull()
   })
 
@@ -179,11 +220,11 @@ describe('the past in a Prometheus', () => {
       [-90_000, /90 s behind ours/],
     ] as const) {
       server.answer({ body: alive(NOW_MS + offMs) })
-      await past.probe()
+      await past.probe(NEVER)
       expect(past.status()).toMatchObject({ clockAheadMs: offMs, isAway: false, fault: expect.stringMatching(expected) })
     }
     server.answer({ body: alive(NOW_MS + 3_000) })
-    await past.probe()
+    await past.probe(NEVER)
     expect(past.status().fault).toBeNull()
   })
 
@@ -213,11 +254,11 @@ describe('the past in a Prometheus', () => {
   it('keeps its token out of logs and faults', async () => {
     for (const [, answer] of BROKEN.slice(1)) {
       server.answer(answer)
-      await past.probe()
+      await past.probe(NEVER)
       expect(JSON.stringify(past.status())).not.toContain('secret')
     }
     server.answer({ status: 400, body: JSON.stringify({ status: 'error', errorType: 'bad_data', error: 'x'.repeat(10_000) }) })
-    await past.probe()
+    await past.probe(NEVER)
     expect(logged.join()).not.toContain('secret')
     expect(logged.join().length).toBeLessThan(1_000)
   })

@@ -29,7 +29,7 @@ export interface PrometheusPast extends Past {
   /** Calls back whenever it is found to be away. */
   onAway(listener: () => void): void
   /** Looks whether it answers, has figures of this cluster, and what time it has; brings it back when it was away. Never rejects. */
-  probe(): Promise<void>
+  probe(signal: AbortSignal): Promise<void>
 }
 
 export interface PrometheusPastDeps {
@@ -41,6 +41,8 @@ export interface PrometheusPastDeps {
   readonly logger: Logger
 }
 
+/** More only wait for each other there, and each has no longer than its time-out. */
+const AT_ONCE = 4
 /** Two series of POINTS_AT_ONCE points, with room. */
 const MAX_POINTS_BYTES = 4 << 20
 /** About 100,000 series. */
@@ -67,6 +69,7 @@ const seriesSchema = z.array(z.record(z.string(), z.string()))
 export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
   const { client, clock, logger } = deps
   const startedMs = clock.monotonicMs()
+  const inTurn = createTurns(AT_ONCE)
   const listeners: (() => void)[] = []
   let away: string | null = null
   let concern: string | null = null
@@ -78,10 +81,11 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
   const ask = async <T>(
     path: string,
     parameters: Readonly<Record<string, string>>,
-    maxBytes: number,
+    asked: { readonly maxBytes: number; readonly signal?: AbortSignal },
     schema: z.ZodType<T>,
   ): Promise<T | null> => {
-    const reply = await client.ask(path, parameters, maxBytes)
+    const reply = await client.ask(path, parameters, asked)
+    if (asked.signal?.aborted === true) return null
     if (reply.kind === 'data') {
       const parsed = schema.safeParse(reply.data)
       if (parsed.success) return parsed.data
@@ -100,6 +104,9 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
     return null
   }
 
+  /** As `ask`, of the past: a few at a time, and none once it is away. */
+  const askInTurn: typeof ask = (...question) => inTurn(async () => (away === null ? ask(...question) : null))
+
   const range = async (asked: RangeQuery): Promise<readonly Point[] | null> => {
     const parameters = {
       query: asked.expression,
@@ -108,7 +115,7 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
       step: seconds(asked.stepMs),
       timeout: `${QUERY_TIMEOUT_MS}ms`,
     }
-    const answer = await ask('query_range', parameters, MAX_POINTS_BYTES, matrixSchema)
+    const answer = await askInTurn('query_range', parameters, { maxBytes: MAX_POINTS_BYTES }, matrixSchema)
     return answer === null ? null : pointsOf(answer.result, asked)
   }
 
@@ -118,7 +125,7 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
     async query(query) {
       const points: Point[] = []
       for (const part of planQueries(query, deps, clock.now())) {
-        const found = away === null ? await range(part) : null
+        const found = await range(part)
         if (found === null) return { points, isWhole: false }
         points.push(...found)
       }
@@ -126,14 +133,13 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
     },
 
     async series(subject) {
-      if (away !== null) return []
       const nowMs = clock.now()
       const parameters = {
         'match[]': matcherOf(subject, deps.cluster),
         start: seconds(nowMs - LISTED_MS),
         end: seconds(nowMs),
       }
-      const answer = await ask('series', parameters, MAX_SERIES_BYTES, seriesSchema)
+      const answer = await askInTurn('series', parameters, { maxBytes: MAX_SERIES_BYTES }, seriesSchema)
       const found = new Map<string, SeriesId>()
       for (const labels of answer ?? [])
         for (const id of seriesBehind(labels))
@@ -143,9 +149,9 @@ export function createPrometheusPast(deps: PrometheusPastDeps): PrometheusPast {
 
     onAway: (listener) => void listeners.push(listener),
 
-    async probe() {
+    async probe(signal) {
       const sentMs = clock.now()
-      const answer = await ask('query', { query: probeOf(deps) }, MAX_POINTS_BYTES, probeSchema)
+      const answer = await ask('query', { query: probeOf(deps) }, { maxBytes: MAX_POINTS_BYTES, signal }, probeSchema)
       if (answer === null) return
       away = null
       const [atSeconds, count] = answer.result[0].value
@@ -188,4 +194,21 @@ function pointsOf(
 
 function seconds(ms: number): string {
   return (ms / 1000).toFixed(3)
+}
+
+/** Lets so many work at once; the others wait their turn. */
+function createTurns(atOnce: number): <T>(work: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = []
+  let free = atOnce
+  return async (work) => {
+    if (free > 0) free -= 1
+    else await new Promise<void>((resolve) => waiting.push(resolve))
+    try {
+      return await work()
+    } finally {
+      const next = waiting.shift()
+      if (next === undefined) free += 1
+      else next()
+    }
+  }
 }
