@@ -2,7 +2,14 @@ import { describe, expect, it } from 'vitest'
 import { silentLogger } from '../../shared/logger.ts'
 import type { InstanceUse } from '../../shared/model/observation.ts'
 import { aNodeObservation, anInstanceObservation, anInstanceUse, aNodeUse, testObserved } from '../../test/builders/observed.ts'
-import { anAppRecord, aNodeRecord, anInstanceRecord, aPool, aServiceRecord, someAssignments } from '../../test/builders/records.ts'
+import {
+  anAppRecord,
+  aNodeRecord,
+  anInstanceRecord,
+  aPool,
+  aServiceRecord,
+  someAssignments,
+} from '../../test/builders/records.ts'
 import { anAppSpec, aServiceSpec } from '../../test/builders/specs.ts'
 import { memoryStore } from '../../test/fakes/memory-store.ts'
 import { virtualClock } from '../../test/fakes/virtual-clock.ts'

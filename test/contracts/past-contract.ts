@@ -70,10 +70,10 @@ const GAPS = samplesOf(WEB, [
   [70_000, 7],
   [31 * MINUTE_MS, 2],
 ])
-/** By the minute, at both ends of eight days and around every 5,000th minute. */
+/** By the minute, at both ends of eight days and around some of those at which a server is asked in parts (every 2,000th). */
 const DAYS = [
   [0, 2],
-  [82, 84],
+  [32, 34],
   [166, 168],
   [186, 192],
 ].flatMap(([fromHour = 0, toHour = 0]) =>

@@ -54,7 +54,7 @@ describe('queries to Prometheus', () => {
   it('of everything there ever was are bounded in number', () => {
     const all = (stepMs: number) =>
       planQueries(about({ fromMs: 0, toMs: Number.POSITIVE_INFINITY, stepMs }), server, NOW_MS).length
-    expect([10_000, 60_000, 900_000].map(all)).toEqual([1, 3, 2])
+    expect([10_000, 60_000, 900_000].map(all)).toEqual([2, 6, 5])
   })
 
   it('count only what was scraped within the step', () => {
@@ -72,6 +72,8 @@ describe('queries to Prometheus', () => {
     expect(expressionOf(60_000, 60_000)).toContain('[125000ms]) and count_over_time(')
     expect(expressionOf(60_000, 60_000)).not.toContain('max_over_time')
     expect(expressionOf(60_000, 15_000)).toContain('[60000ms:15000ms]')
+    expect(expressionOf(900_000, 15_000)).toContain('[900000ms:60000ms]')
+    expect(expressionOf(900_000, 15_000, 'latencyP95')).not.toContain('max_over_time')
     expect(expressionOf(60_000, 15_000, 'latencyP95')).toContain('histogram_quantile(0.95, sum by (le) (')
   })
 

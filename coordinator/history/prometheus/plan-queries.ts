@@ -13,7 +13,7 @@ import type { SeriesQuery } from '../series.ts'
 import { type Figure, figureOf, FIGURES, kindOf, labelsOf, type SubjectKind } from './figure-names.ts'
 
 export interface RangeQuery {
-  /** Gives two series, told apart by the label `stat`: mean and max. */
+  /** Gives two series, told apart by the label `stat`: mean and max; only the first where they are the same. */
   readonly expression: string
   /** First and last moment to evaluate it at, epoch ms. */
   readonly startMs: number
@@ -29,7 +29,9 @@ export interface AskedServer {
 }
 
 /** Prometheus refuses more than 11,000; fewer at once keep the answers small and each query short. */
-export const POINTS_AT_ONCE = 5_000
+export const POINTS_AT_ONCE = 2_000
+/** Into so many parts a step is cut at most to find its peak. */
+const PARTS = 15
 /** How late a scrape may be without leaving a counter with one sample where a rate needs two. */
 const LATE_MS = 5_000
 
@@ -98,17 +100,24 @@ function expressionOf(subject: string, figure: Figure, stepMs: number, { cluster
   }
   // A rate needs the scrape before the step too. A step without any scrape of its own has none, though earlier ones be near.
   const reach = scrapeIntervalMs + LATE_MS
-  const rate = (ms: number) =>
-    figure.kind === 'counter'
-      ? `sum(max by (app, service) (rate(${series}${over(ms + reach)}) and count_over_time(${series}${over(ms)})))`
-      : `histogram_quantile(0.95, sum by (le) (max by (app, service, le) (rate(${series}${over(ms + reach)}) and count_over_time(${series}${over(ms)}))))`
-  const peak =
-    stepMs < 2 * scrapeIntervalMs ? rate(stepMs) : `max_over_time((${rate(scrapeIntervalMs)})[${stepMs}ms:${scrapeIntervalMs}ms])`
-  return meanAndMax(rate(stepMs), peak)
+  const rate = (ms: number) => `(rate(${series}${over(ms + reach)}) and count_over_time(${series}${over(ms)}))`
+  if (figure.kind === 'histogram') {
+    // Twenty series each: of parts of the step too they would take Prometheus minutes for a month.
+    return named(`histogram_quantile(0.95, sum by (le) (max by (app, service, le) ${rate(stepMs)}))`, 'mean')
+  }
+  const total = (ms: number) => `sum(max by (app, service) ${rate(ms)})`
+  const partMs = Math.max(scrapeIntervalMs, stepMs / PARTS)
+  return meanAndMax(
+    total(stepMs),
+    stepMs < 2 * partMs ? total(stepMs) : `max_over_time((${total(partMs)})[${stepMs}ms:${partMs}ms])`,
+  )
 }
 
 /** One question for both, so that they are of the same samples. */
 function meanAndMax(mean: string, max: string): string {
-  const named = (expression: string, stat: 'mean' | 'max') => `label_replace(${expression}, "stat", "${stat}", "", "")`
   return `${named(mean, 'mean')} or ${named(max, 'max')}`
+}
+
+function named(expression: string, stat: 'mean' | 'max'): string {
+  return `label_replace(${expression}, "stat", "${stat}", "", "")`
 }

@@ -90,9 +90,7 @@ export function createPrometheusClient(options: PrometheusClientOptions): Promet
       outgoing.on('error', (error: NodeJS.ErrnoException) => {
         // A kept connection may end just as it is used again; that says nothing about the server.
         const isStale = outgoing.reusedSocket && error.code === 'ECONNRESET' && !isRepeated && asked.signal?.aborted !== true
-        settle(
-          isStale ? get(url, asked, true) : { kind: 'away', detail: `it cannot be reached: ${error.code ?? error.message}` },
-        )
+        settle(isStale ? get(url, asked, true) : { kind: 'away', detail: `it cannot be reached: ${error.code ?? error.message}` })
       })
       outgoing.end()
     })

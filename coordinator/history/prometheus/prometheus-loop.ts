@@ -26,7 +26,10 @@ export function createPrometheusLoop({ past, state, clock, logger: root }: Prome
   const tell = async () => {
     const { fault, isAway } = past.status()
     if (fault !== loggedFault) {
-      logger[fault === null ? 'info' : 'warn']('the state of Prometheus changed', { from: loggedFault ?? 'well', to: fault ?? 'well' })
+      logger[fault === null ? 'info' : 'warn']('the state of Prometheus changed', {
+        from: loggedFault ?? 'well',
+        to: fault ?? 'well',
+      })
       loggedFault = fault
     }
     if ((fault === null) === (toldFault === null)) return

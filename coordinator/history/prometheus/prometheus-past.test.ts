@@ -103,7 +103,7 @@ describe('the past in a Prometheus', () => {
     const { points } = await past.query({ ...WEB, fromMs: NOW_MS - 8 * 86_400_000, toMs: NOW_MS, stepMs: MINUTE_MS })
     expect(points).toHaveLength(11_520)
     expect(new Set(points.map(({ atMs }) => atMs)).size).toBe(11_520)
-    expect(server.asked).toHaveLength(3)
+    expect(server.asked).toHaveLength(6)
   })
 
   const BROKEN: readonly (readonly [string, Answer | null, RegExp])[] = [
