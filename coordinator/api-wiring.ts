@@ -112,7 +112,7 @@ export function apiDeps(wiring: ApiWiring): ApiDeps {
         return { spentUsdThisMonth: view.spentUsd, limitUsdPerMonth: view.budgetUsdPerMonth }
       },
     },
-    history: coordinator.history,
+    past: coordinator.past,
     caPem: wiring.caPem,
     agentBinary: wiring.agentBinary,
     installScript: wiring.installScript,

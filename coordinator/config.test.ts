@@ -66,6 +66,34 @@ describe('the coordinator’s configuration', () => {
     expect((await faultsOf(negative)).join()).toContain('placement.weights.use')
   })
 
+  it('§11: a Prometheus for the past has a token in a file of its own, and no other way to say it', async () => {
+    const file =
+      'history:\n  prometheus:\n    url: https://prometheus.example.org/base\n    tokenFile: /token\n    scrapeInterval: 15s\n'
+    const config = await loadCoordinatorConfig(sourcesOf({ file, files: { '/token': 'abc-secret\n' } }))
+    expect(config.history.prometheus).toEqual({
+      url: 'https://prometheus.example.org/base',
+      token: 'abc-secret',
+      caPem: null,
+      scrapeIntervalMs: 15_000,
+    })
+    expect(JSON.stringify(config.printable())).not.toContain('abc-secret')
+    expect((await loadCoordinatorConfig(sourcesOf({}))).history.prometheus).toBeNull()
+    const url = (text: string, more = '') => sourcesOf({ file: `history:\n  prometheus:\n    url: ${text}\n${more}` })
+    for (const [sources, expected] of [
+      [url('http://me:pw@127.0.0.1:9090'), /\/c\.yaml:3 history\.prometheus\.url: A password in a URL/],
+      [url('ftp://prometheus'), /no http or https URL/],
+      [url('http://127.0.0.1/?q=1'), /up to where \/api\/v1 follows/],
+      [url('http://10.0.0.1:9090', '    tokenFile: /none\n'), /plain HTTP/],
+      [url('http://127.0.0.1:9090', '    caFile: /none\n'), /\/none does not exist/],
+      [url('http://127.0.0.1:9090', '    scrapeInterval: 2m\n'), /at least once a minute/],
+      [sourcesOf({ file: 'history:\n  prometheus:\n    tokenFile: /t\n' }), /of no use without history\.prometheus\.url/],
+    ] as const) {
+      const faults = await faultsOf(loadCoordinatorConfig(sources))
+      expect(faults.join('\n')).toMatch(expected)
+      expect(faults.join('\n')).not.toContain(':pw@')
+    }
+  })
+
   it('off loopback it speaks TLS with a certificate for the names it is reached by', async () => {
     const argv = ['--listen', '0.0.0.0:7600', '--advertise-urls', 'https://c.example.org:7600,https://10.0.0.1:7600']
     const config = await loadCoordinatorConfig(sourcesOf({ argv }))

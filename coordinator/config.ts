@@ -20,6 +20,7 @@ import {
 import { resolveSchedulers, type SchedulerConfig, schedulersSchema, type SchedulersSettings } from './schedulers/config.ts'
 import { decidingConfig } from './deciding-settings.ts'
 import type { FleetConfig } from './fleet/config.ts'
+import { PROMETHEUS_SETTINGS, type PrometheusConfig, resolvePrometheus } from './history/prometheus/config.ts'
 import { configError, type LoadedSettings, loadSettings, type SettingsSources } from '../shared/settings.ts'
 import type { ScoreWeights } from './placement/model.ts'
 import { WEIGHT_SETTINGS } from './placement/weights.ts'
@@ -155,6 +156,7 @@ export const coordinatorSettings = {
     { doc: 'Size of the file that keeps measured values; the oldest of the finest go first.', default: '1G' },
     { min: 2 ** 20 },
   ),
+  ...PROMETHEUS_SETTINGS,
   'forecast.timeZone': textSetting({
     doc: 'Time zone in whose days and weeks demand repeats, such as Europe/Berlin; schedules of a service may name another.',
     default: 'UTC',
@@ -210,7 +212,11 @@ export interface CoordinatorConfig {
     readonly reportIntervalMs: number
   }
   readonly keysStaleAfterMs: number
-  readonly history: { readonly maxBytes: number }
+  readonly history: {
+    readonly maxBytes: number
+    /** What answers for the past; null: our own records alone. */
+    readonly prometheus: PrometheusConfig | null
+  }
   readonly forecast: { readonly timeZone: string }
   readonly placement: {
     readonly strategy: 'spread' | 'binpack' | 'random'
@@ -234,6 +240,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
   const deciding = decidingConfig(loaded, values.providers, faults)
   const tls = await resolveTls(loaded, sources, faults)
   const schedulers = await resolveSchedulers(values.schedulers, (path) => loaded.locate('schedulers', path), sources, faults)
+  const prometheus = await resolvePrometheus(values, (key) => loaded.locate(key), sources, faults)
   const advertiseUrls = resolveUrls(loaded, tls.kind === 'off' ? 'http' : 'https', faults)
   if (values['liveness.suspect'] <= values['liveness.heartbeat'])
     faults.push({ ...loaded.locate('liveness.suspect'), message: 'liveness.suspect must be longer than liveness.heartbeat.' })
@@ -259,7 +266,7 @@ export async function loadCoordinatorConfig(sources: SettingsSources): Promise<C
       reportIntervalMs: values['liveness.reportInterval'],
     }),
     keysStaleAfterMs: values.keysStaleAfter,
-    history: Object.freeze({ maxBytes: values['history.maxBytes'] }),
+    history: Object.freeze({ maxBytes: values['history.maxBytes'], prometheus }),
     schedulers: Object.freeze(schedulers),
     printable: loaded.printable,
   })

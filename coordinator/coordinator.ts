@@ -23,6 +23,11 @@ import { createFleetLoop, type FleetLoop } from './fleet/fleet-loop.ts'
 import { countAhead, predictedInstances } from './fleet/predicted.ts'
 import { steadyTime } from './fleet/steady-time.ts'
 import { createMemoryHistory } from './history/memory-history.ts'
+import { joinedPast, ownPast, type Past } from './history/past.ts'
+import type { PrometheusClient } from './history/prometheus/prometheus-client.ts'
+import { createPrometheusLoop } from './history/prometheus/prometheus-loop.ts'
+import { createPrometheusPast, type PrometheusPast } from './history/prometheus/prometheus-past.ts'
+import { createPublishedFigures, type PublishedFigures } from './history/prometheus/published-figures.ts'
 import { createRecordingLoop } from './history/recording-loop.ts'
 import type { HistoryBackend } from './history/series.ts'
 import { createForecastLoop, type ForecastLoop } from './forecast/forecast-loop.ts'
@@ -53,6 +58,8 @@ export interface CoordinatorDeps {
   readonly providers: ReadonlyMap<string, Provider>
   /** Closed by whoever made it. Absent: kept in memory. */
   readonly history?: HistoryBackend
+  /** Answers for the past beside the history; closed by whoever made it. Absent: the history alone. */
+  readonly prometheus?: { readonly client: PrometheusClient; readonly scrapeIntervalMs: number }
   /** Custom schedulers that app files may name; closed with the coordinator. Default none. */
   readonly schedulers?: readonly Scheduler[]
   /** What a new machine of that pool is told at its first boot; the token is for it alone. */
@@ -92,6 +99,11 @@ export interface Coordinator {
   readonly forecasts: ForecastLoop
   readonly catalog: Catalog
   readonly history: HistoryBackend
+  /** What those read who can wait: the history, and the Prometheus that was named. */
+  readonly past: Past
+  /** null: none was named. */
+  readonly prometheus: PrometheusPast | null
+  readonly publishedFigures: PublishedFigures
   readonly keys: Keys
   readonly operatorTokens: OperatorTokens
   readonly joinTokens: JoinTokens
@@ -111,7 +123,20 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   await storePools(state, settings.pools)
   const hub = createHub({ state, clock, logger: logger.with({ part: 'hub' }), settings: settings.hub })
   const { observed } = hub
-  const history = deps.history ?? createMemoryHistory(clock)
+  const kept = deps.history ?? createMemoryHistory(clock)
+  const publishedFigures = createPublishedFigures({
+    cluster: cluster.id,
+    observed,
+    services: () => state.snapshot.all('service').keys(),
+    exists: (id) => state.snapshot.get('service', id) !== undefined,
+    clock,
+  })
+  const history = publishedFigures.over(kept)
+  const prometheus =
+    deps.prometheus === undefined
+      ? null
+      : createPrometheusPast({ ...deps.prometheus, cluster: cluster.id, clock, logger: logger.with({ part: 'prometheus' }) })
+  const past = prometheus === null ? ownPast(history) : joinedPast(prometheus, ownPast(history))
   const access = { state, ids, random, clock }
   const keys = createKeys(access)
   const operatorTokens = createOperatorTokens({ ...access, files: deps.files, stateDir: settings.stateDir })
@@ -190,6 +215,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
   const forecasts = createForecastLoop({
     state,
     history,
+    ...(prometheus === null ? {} : { past }),
     clock,
     logger,
     timeZone: settings.forecastTimeZone,
@@ -222,6 +248,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     recording,
     forecasts,
     ...(settings.fleetEnabled ? [fleet] : []),
+    ...(prometheus === null ? [] : [createPrometheusLoop({ past: prometheus, state, clock, logger })]),
   ]
 
   let endLearning = () => {}
@@ -236,6 +263,9 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     forecasts,
     catalog,
     history,
+    past,
+    prometheus,
+    publishedFigures,
     keys,
     operatorTokens,
     joinTokens,
@@ -244,6 +274,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
     start() {
       hub.start()
       catalog.start()
+      publishedFigures.start()
       endLearning = feedLearnedUse(learnedUse, { state, observed, clock })
       for (const loop of loops) loop.start()
     },
@@ -251,6 +282,7 @@ export async function createCoordinator(deps: CoordinatorDeps, settings: Coordin
       for (const loop of loops) await loop.stop()
       await schedulers.close()
       endLearning()
+      publishedFigures.stop()
       catalog.stop()
       await hub.stop()
     },

@@ -43,7 +43,8 @@ import { countObjects, createCoordinator } from './coordinator.ts'
 import { offeredPrice } from './pool-settings.ts'
 import { forecastMetrics } from './forecast/forecast-metrics.ts'
 import { scalingMetrics } from './scaling/scaling-metrics.ts'
-import { historyMetrics } from './history/history-metrics.ts'
+import { historyMetrics, prometheusMetrics } from './history/history-metrics.ts'
+import { createPrometheusClient } from './history/prometheus/prometheus-client.ts'
 import { openSqliteHistory } from './history/sqlite/sqlite-history.ts'
 import { LIVENESS_RULES, type LivenessRules } from './hub/plan-liveness.ts'
 import { attachLinkServer } from './hub/websocket-server.ts'
@@ -124,6 +125,9 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
     maxBytes: config.history.maxBytes,
   })
   cleanups.push(() => history.close())
+  const { prometheus } = config.history
+  const client = prometheus === null ? null : createPrometheusClient({ ...prometheus, clock })
+  if (client !== null) cleanups.push(() => client.close())
   try {
     const binaries = agentBinaries(config.agentBinaryDir ?? defaultBinaryDir())
     const providers = createProviders(config.providers, {
@@ -146,6 +150,9 @@ async function serve(config: CoordinatorConfig, logger: Logger, signal: AbortSig
         files,
         providers,
         history,
+        ...(prometheus === null || client === null
+          ? {}
+          : { prometheus: { client, scrapeIntervalMs: prometheus.scrapeIntervalMs } }),
         schedulers,
         async userData(_machine, pool, joinToken) {
           return renderUserData({
@@ -287,7 +294,9 @@ function createApiServer(
       },
       extraMetrics: () =>
         linkMetrics(coordinator.hub.stats()) +
+        coordinator.publishedFigures.text() +
         historyMetrics(coordinator.history.status()) +
+        (coordinator.prometheus === null ? '' : prometheusMetrics(coordinator.prometheus.status())) +
         forecastMetrics(coordinator.forecasts.all()) +
         scalingMetrics(coordinator.scaling.figures()) +
         schedulerMetrics(coordinator.schedulers.figures()),

@@ -1,13 +1,14 @@
 /**
  * The coordinator's figures for Prometheus, computed from state at each scrape: nothing is counted twice, nothing goes stale.
- * Label values are bounded (phases, livenesses, services of deployed apps), never ids of instances.
+ * Label values are bounded (phases, livenesses), never ids of instances. What the history records of services, nodes and pools is
+ * published by history/prometheus/published-figures.ts.
  */
 import { Counter, Gauge, Registry } from 'prom-client'
 import { createCalendar } from '../shared/calendar.ts'
 import { MACHINE_PHASES } from '../shared/model/node.ts'
 import { INSTANCE_PHASES } from '../shared/model/observation.ts'
 import type { FleetFigures } from './api/deps.ts'
-import { viewInstance, viewService } from './api/views.ts'
+import { viewInstance } from './api/views.ts'
 import type { Observed } from './state/observed.ts'
 import type { State } from './state/state.ts'
 
@@ -47,9 +48,6 @@ export function createMetrics(deps: MetricsDeps): Metrics {
   const capacityCpu = gauge('nodes_cpu_capacity_cores', 'CPU that all nodes offer.')
   const capacityMemory = gauge('nodes_memory_capacity_bytes', 'Memory that all nodes offer.')
   const instances = gauge('instances', 'Instances by phase.', ['phase'])
-  const desired = gauge('service_instances_desired', 'Wanted instances of a service.', ['app', 'service'])
-  const ready = gauge('service_instances_ready', 'Routable instances of a service.', ['app', 'service'])
-  const load = gauge('service_load_percent', 'Mean load of the routable instances of a service, 0 to 100.', ['app', 'service'])
   const machines = gauge('machines', 'Machines by phase, without those that are gone.', ['phase'])
   const price = gauge('machines_price_usd_per_hour', 'What the present machines cost.')
   const spent = gauge('spent_usd_this_month', 'Spent on machines since the month began.')
@@ -57,7 +55,7 @@ export function createMetrics(deps: MetricsDeps): Metrics {
 
   const calendar = createCalendar()
   const collect = () => {
-    for (const metric of [nodes, instances, desired, ready, load, machines, budget]) metric.reset()
+    for (const metric of [nodes, instances, machines, budget]) metric.reset()
     info.set({ version: deps.version }, 1)
     epoch.set(state.epoch)
     frozen.set(observed.frozen ? 1 : 0)
@@ -78,15 +76,6 @@ export function createMetrics(deps: MetricsDeps): Metrics {
       byPhase.set(phase, (byPhase.get(phase) ?? 0) + 1)
     }
     for (const [phase, count] of byPhase) instances.set({ phase }, count)
-    for (const app of state.snapshot.all('app').values()) {
-      for (const spec of app.spec.services) {
-        const view = viewService(world, app, spec)
-        const labels = { app: app.name, service: spec.name }
-        desired.set(labels, view.desired)
-        ready.set(labels, view.ready)
-        if (view.loadPercent !== null) load.set(labels, view.loadPercent)
-      }
-    }
     let priceUsdPerHour = 0
     for (const phase of MACHINE_PHASES) if (phase !== 'gone') machines.set({ phase }, 0)
     for (const machine of state.snapshot.all('machine').values()) {

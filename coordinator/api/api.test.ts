@@ -442,11 +442,8 @@ describe('system', () => {
     const text = await (await bed.send('GET', '/metrics')).text()
     expect(text).toContain('rubato_nodes{liveness="live"} 1')
     expect(text).toContain('rubato_instances{phase="ready"} 1')
-    expect(text).toContain('rubato_service_load_percent{app="shop",service="web"} 50')
     expect(text).toContain('rubato_spent_usd_this_month 1.25')
     expect(text).toMatch(/rubato_commits_total [1-9]/)
-    await bed.send('DELETE', '/v1/apps/shop')
-    expect(await (await bed.send('GET', '/metrics')).text()).not.toContain('service="web"')
   })
 
   it('serves health, installer, agent and its own description without a credential', async () => {

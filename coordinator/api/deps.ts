@@ -14,7 +14,7 @@ import type { InstanceId, MachineId, NodeId, ServiceId } from '../../shared/mode
 import type { Reason } from '../../shared/plan.ts'
 import type { JoinRequest, JoinResponse } from '../../shared/protocol/join.ts'
 import type { AppPolicy } from '../apps/context.ts'
-import type { History } from '../history/series.ts'
+import type { Past } from '../history/past.ts'
 import type { Standing } from '../forecast/contest.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
 import type { DecisionRecord } from '../scaling/decision-log.ts'
@@ -190,7 +190,7 @@ export interface ApiDeps {
   readonly hub: HubAccess
   readonly explain: Explanations
   readonly fleet: { figures(): FleetFigures; view(): FleetView }
-  readonly history: History
+  readonly past: Past
   /** USD per hour of a provider's offering; null when it is not known. */
   offeredPrice(provider: string, offering: string): number | null
   readonly caPem: string | null

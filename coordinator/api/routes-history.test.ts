@@ -9,11 +9,11 @@ async function bed() {
   const api = await apiBed()
   const startMs = api.clock.now()
   for (let i = 0; i < 360; i += 1) {
-    api.deps.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), i)
-    if (i % 2 === 0) api.deps.history.record({ subject: 'service shop/web', measure: 'ready' }, api.clock.now(), 3)
+    api.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), i)
+    if (i % 2 === 0) api.history.record({ subject: 'service shop/web', measure: 'ready' }, api.clock.now(), 3)
     await api.clock.advance(10_000)
   }
-  api.deps.history.record({ subject: 'node n-1', measure: 'cpuMillis' }, api.clock.now(), 5)
+  api.history.record({ subject: 'node n-1', measure: 'cpuMillis' }, api.clock.now(), 5)
   const get = (query: string, headers: Record<string, string> = {}) =>
     api.send('GET', `/v1/history${query}`, { as: 'viewer', headers })
   return { api, startMs, get }
@@ -76,7 +76,7 @@ describe('history routes', () => {
 
   it('pages never have all series sorted', async () => {
     const { get, api } = await bed()
-    const { history } = api.deps
+    const { history } = api
     for (let i = 0; i < 500; i += 1)
       history.record({ subject: `service app${i % 7}/s${(i * 37) % 500}`, measure: 'load' }, api.clock.now(), 1)
     const sorted = history.series().map(({ subject, measure }) => `${subject} ${measure}`)

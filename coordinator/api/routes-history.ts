@@ -76,7 +76,7 @@ const historyView = z
 export type HistoryView = z.infer<typeof historyView>
 
 export function addHistoryRoutes({ add }: Endpoints, deps: ApiDeps): void {
-  const { history, clock } = deps
+  const { past, clock } = deps
   add(
     {
       route: 'GET /v1/history/series',
@@ -85,7 +85,7 @@ export function addHistoryRoutes({ add }: Endpoints, deps: ApiDeps): void {
       query: z.strictObject({ ...pageQuery, subject: subjectSchema.optional() }),
       returns: pageOf(seriesView),
     },
-    ({ query }) => page(query.subject === undefined ? history.eachSeries() : history.series(query.subject), keyOf, query),
+    async ({ query }) => page(await past.series(query.subject), keyOf, query),
   )
 
   add(
@@ -103,7 +103,7 @@ export function addHistoryRoutes({ add }: Endpoints, deps: ApiDeps): void {
       }),
       returns: historyView,
     },
-    ({ query, request }) => {
+    async ({ query, request }) => {
       const nowMs = clock.now()
       const toMs = query.to ?? nowMs
       const fromMs = query.from ?? toMs - DEFAULT_SPAN_MS
@@ -115,13 +115,15 @@ export function addHistoryRoutes({ add }: Endpoints, deps: ApiDeps): void {
         throw new InputError('The query cannot be used.', [
           { path: '/measure', message: 'CSV holds one measure', hint: 'ask for each on its own, or for JSON' },
         ])
-      const plan = planRange({ fromMs, toMs, wantedMs: query.step ?? null, nowMs })
+      const plan = planRange({ fromMs, toMs, wantedMs: query.step ?? null, nowMs, finestMs: past.finestStepMs })
       refuseTooMany(plan.steps * measures.length, { spanMs: toMs - fromMs, measures: measures.length })
-      const found = measures.map((measure) => ({
-        measure,
-        points: resample(history.query({ subject, measure, fromMs, toMs, stepMs: plan.queryStepMs }), plan.stepMs),
-      }))
-      if (found.every(({ points }) => points.length === 0)) refuseUnknown(history.series(subject), subject, measures)
+      const found = await Promise.all(
+        measures.map(async (measure) => {
+          const { points } = await past.query({ subject, measure, fromMs, toMs, stepMs: plan.queryStepMs })
+          return { measure, points: resample(points, plan.stepMs) }
+        }),
+      )
+      if (found.every(({ points }) => points.length === 0)) refuseUnknown([...(await past.series(subject))], subject, measures)
       if (csv) return csvOf(found[0]?.points ?? [])
       return { subject, fromMs, toMs, stepMs: plan.stepMs, series: found }
     },

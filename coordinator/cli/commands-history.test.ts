@@ -10,7 +10,7 @@ let cli: CliBed
 beforeEach(async () => {
   api = await apiBed()
   cli = cliBed(api)
-  const { history } = api.deps
+  const { history } = api
   for (let i = 0; i < 360; i += 1) {
     history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), 100 + 100 * Math.sin(i / 30))
     history.record({ subject: 'service shop/web', measure: 'ready' }, api.clock.now(), i < 180 ? 1 : 2)

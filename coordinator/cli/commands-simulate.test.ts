@@ -160,7 +160,7 @@ describe('rubato simulate', () => {
     const none = await own.run('simulate', '--history', 'shop/web', '--app', 'compose.yaml')
     expect(none.exitCode).not.toBe(EXIT.ok)
     for (let minute = 0; minute < 24 * 60; minute += 1) {
-      api.deps.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), minute < 720 ? 150 : 600)
+      api.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), minute < 720 ? 150 : 600)
       await api.clock.advance(60_000)
     }
     const { exitCode, out, err } = await own.run(
@@ -190,7 +190,7 @@ describe('rubato simulate', () => {
     own.readApp = cli.readApp
     const measured = async (minutes: number, everyMs: number) => {
       for (let passed = 0; passed < minutes * 60_000; passed += everyMs) {
-        api.deps.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), 200)
+        api.history.record({ subject: 'service shop/web', measure: 'demand' }, api.clock.now(), 200)
         await api.clock.advance(everyMs)
       }
     }

@@ -5,10 +5,11 @@ import { hump } from '../../test/builders/demand-series.ts'
 import { anAppRecord, aServiceRecord } from '../../test/builders/records.ts'
 import { anAppSpec, aServiceSpec, aScale } from '../../test/builders/specs.ts'
 import { memoryStore } from '../../test/fakes/memory-store.ts'
-import { virtualClock } from '../../test/fakes/virtual-clock.ts'
+import { type VirtualClock, virtualClock } from '../../test/fakes/virtual-clock.ts'
 import { createMemoryHistory } from '../history/memory-history.ts'
+import { ownPast, type Past } from '../history/past.ts'
 import { openState } from '../state/state.ts'
-import { createForecastLoop } from './forecast-loop.ts'
+import { createForecastLoop, type ForecastLoop } from './forecast-loop.ts'
 import { forecastMetrics } from './forecast-metrics.ts'
 
 const MINUTE = 60_000
@@ -19,7 +20,14 @@ const SERIES = { subject: 'service shop/web', measure: 'demand' } as const
 const demandAt = (atMs: number) => 100 + 300 * hump(atMs / DAY)
 
 /** A coordinator's worth of parts after `days` of demand, the last of which ends at the virtual now. */
-async function bed(options: { days?: number; scale?: Partial<ScaleRules>; leadTimeMs?: number | null } = {}) {
+async function bed(
+  options: {
+    days?: number
+    scale?: Partial<ScaleRules>
+    leadTimeMs?: number | null
+    past?: (clock: VirtualClock) => Pick<Past, 'query'>
+  } = {},
+) {
   const clock = virtualClock()
   const state = await openState(memoryStore(), clock)
   const put = async (scale: Partial<ScaleRules>) => {
@@ -35,6 +43,7 @@ async function bed(options: { days?: number; scale?: Partial<ScaleRules>; leadTi
   const loop = createForecastLoop({
     state,
     history,
+    ...(options.past === undefined ? {} : { past: options.past(clock) as Past }),
     clock,
     logger: silentLogger(),
     timeZone: 'UTC',
@@ -111,6 +120,57 @@ describe('forecast loop', () => {
     clock.jumpWall(-60 * MINUTE)
     expect(loop.current(WEB)).toBeNull()
     await loop.stop()
+  })
+
+  describe('where the past is elsewhere', () => {
+    /** Twelve days that this coordinator never recorded. */
+    const elsewhere = () => {
+      let isAway = false
+      let asked = 0
+      const past = (clock: VirtualClock): Pick<Past, 'query'> => {
+        const known = createMemoryHistory(clock)
+        const nowMs = Math.floor(clock.now() / MINUTE) * MINUTE
+        for (let atMs = nowMs - 12 * DAY; atMs < nowMs; atMs += MINUTE) known.record(SERIES, atMs, demandAt(atMs))
+        return {
+          async query(query) {
+            asked += 1
+            return isAway ? { points: [], isWhole: false } : ownPast(known).query(query)
+          },
+        }
+      }
+      const becomesAway = (next: boolean) => {
+        isAway = next
+      }
+      return { past, asked: () => asked, becomesAway }
+    }
+    const isGood = (forecast: ReturnType<ForecastLoop['current']>) => {
+      const then = demandAt((forecast?.atMs ?? 0) + 30 * MINUTE)
+      return forecast?.isTrusted === true && Math.abs((forecast.expected[29] ?? 0) - then) < 0.1 * then
+    }
+
+    it('learns from there at its start, then from its own records', async () => {
+      const { past, asked } = elsewhere()
+      const { loop, clock, live } = await bed({ past, leadTimeMs: 29 * MINUTE })
+      await clock.advance(5_000)
+      expect(isGood(loop.current(WEB))).toBe(true)
+      await live(5)
+      expect(isGood(loop.current(WEB))).toBe(true)
+      expect(asked()).toBe(2)
+      await loop.stop()
+    })
+
+    it('begins without it while it is away, and learns it once it is back', async () => {
+      const { past, becomesAway } = elsewhere()
+      becomesAway(true)
+      const { loop, clock, live } = await bed({ past, leadTimeMs: 29 * MINUTE })
+      await clock.advance(5_000)
+      await live(10)
+      expect(loop.current(WEB)).toMatchObject({ method: 'persistence', isTrusted: false })
+      becomesAway(false)
+      await live(10)
+      expect(loop.current(WEB)?.isTrusted).toBe(true)
+      await loop.stop()
+    })
   })
 
   it('leaves services alone that do not want it, and forgets those that no longer do', async () => {

@@ -1,6 +1,7 @@
 /**
- * Forecasts the demand of every service that scales with `predict: auto`. It learns from the history alone: at the start from what is kept
- * of the last weeks, in pieces so that nothing else waits; then once a minute from the minute that has ended. Says what it expects,
+ * Forecasts the demand of every service that scales with `predict: auto`. It learns from the history: at the start from what is kept
+ * of the last weeks, here or elsewhere (lessons.ts), in pieces so that nothing else waits; then once a minute from the minute that has
+ * ended. Says what it expects,
  * how well that did, and records the expectation for the moment it is about.
  */
 import type { Clock } from '../../shared/clock.ts'
@@ -8,6 +9,7 @@ import type { Logger } from '../../shared/logger.ts'
 import { createLoop, type Loop } from '../../shared/loop.ts'
 import type { ScaleRules } from '../../shared/model/app.ts'
 import { type ServiceId, serviceId } from '../../shared/model/identity.ts'
+import type { Past } from '../history/past.ts'
 import type { History, Measure } from '../history/series.ts'
 import { createIsolation } from '../state/isolation.ts'
 import type { State } from '../state/state.ts'
@@ -16,10 +18,13 @@ import { createDemandForecaster, type DemandForecaster } from './demand-forecast
 import type { Standing } from './contest.ts'
 import type { DemandForecast } from './forecaster.ts'
 import { horizonOf, SAMPLING_MS } from './horizon.ts'
+import { createLessons, type Lesson, type LessonSpan } from './lessons.ts'
 
 export interface ForecastLoopDeps {
   readonly state: State
   readonly history: Pick<History, 'query' | 'record'>
+  /** Knows more of the last weeks than the history does. Absent: nobody does. */
+  readonly past?: Past
   readonly clock: Clock
   readonly logger: Logger
   /** IANA zone in which demand repeats, for services whose schedules name none. */
@@ -65,12 +70,20 @@ const WORK_PER_RUN = 200
 /** The last samples of a minute are written shortly after it. */
 const SETTLE_MS = 3_000
 const STALE_MS = 15 * STEP_MS
+/** How long until a lesson that was not whole is asked for again. */
+const RELEARN_MS = 15 * STEP_MS
 
 interface Series {
   readonly key: string
   readonly forecaster: DemandForecaster
   /** End of what was fed, epoch ms; every minute before it was observed, or is missing. */
   fedMs: number
+  /** What is still to be fed before the history is; null: nothing. */
+  lesson: Lesson | null
+  /** false: who knows more did not answer when it began. */
+  readonly isWhole: boolean
+  /** When it began, or was last refused more; monotonic. */
+  learnedMs: number
   /** The last minute that had demand. */
   demandAtMs: number
   readonly byHorizon: Map<number, DemandForecast | null>
@@ -82,6 +95,10 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
   /** Zones of `services`, by name in lower case: names are the same in any spelling, and each zone is costly. */
   const zones = new Map<string, CivilTime>()
   const isolation = createIsolation({ state, clock, logger: deps.logger, part: 'forecast' })
+  const lessons =
+    deps.past === undefined
+      ? null
+      : createLessons({ past: deps.past, onReady: () => loop.poke(), onFailed: (id, error) => isolation.failed(id, error) })
 
   const loop = createLoop({
     name: 'forecast',
@@ -92,6 +109,7 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
       const endMs = Math.floor((clock.now() - SETTLE_MS) / STEP_MS) * STEP_MS
       const wanted = wantedServices()
       for (const id of services.keys()) if (!wanted.has(id)) services.delete(id)
+      lessons?.keepOnly(wanted)
       forgetZones()
       let work = WORK_PER_RUN
       for (const [id, rules] of wanted) {
@@ -106,6 +124,7 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
   /** Feeds one service what is new, at most `room` of work. Returns the work that it took. */
   const bringOn = (id: ServiceId, rules: ScaleRules, endMs: number, room: number): number => {
     const { series, isNew } = seriesOf(id, rules, endMs)
+    if (series === null) return 0
     let work = isNew ? WORK_OF_PIECE : 0
     if (series.fedMs >= endMs) return work
     while (series.fedMs < endMs && work < room) {
@@ -130,29 +149,61 @@ export function createForecastLoop(deps: ForecastLoopDeps): ForecastLoop {
     for (const zone of zones.keys()) if (!used.has(zone)) zones.delete(zone)
   }
 
-  /** Old history is read at once, being coarse: what is usual, from 28 to 8 days ago. */
-  const seriesOf = (id: ServiceId, rules: ScaleRules, endMs: number): { readonly series: Series; readonly isNew: boolean } => {
+  /** null: what it begins with is being read. */
+  const seriesOf = (
+    id: ServiceId,
+    rules: ScaleRules,
+    endMs: number,
+  ): { readonly series: Series | null; readonly isNew: boolean } => {
     const zone = (rules.schedules?.[0]?.timeZone ?? deps.timeZone).toLowerCase()
-    const known = services.get(id)
+    const found = services.get(id)
     // After a longer sleep than minutes are kept, or a clock that leapt, reading anew is quicker than stepping through.
-    if (known?.key === zone && endMs - known.fedMs <= MINUTES_KEPT_MS) return { series: known, isNew: false }
+    const known = found?.key === zone && endMs - found.fedMs <= MINUTES_KEPT_MS ? found : null
+    const mayLearnMore = lessons !== null && known?.isWhole === false && clock.monotonicMs() - known.learnedMs >= RELEARN_MS
+    if (known !== null && !mayLearnMore) return { series: known, isNew: false }
+    const recentMs = Math.floor((endMs - MINUTES_KEPT_MS) / COARSE_STEP_MS) * COARSE_STEP_MS
+    const span = { fromMs: endMs - LEARNED_MS, usualStepMs: COARSE_STEP_MS, minutesFromMs: recentMs, untilMs: endMs }
+    const lesson = lessons === null ? ownLesson(id, span) : lessons.take(id, { ...span, isAgain: known !== null })
+    if (lesson === null) return { series: known, isNew: false }
+    if (known !== null && !lesson.isWhole) {
+      known.learnedMs = clock.monotonicMs()
+      return { series: known, isNew: false }
+    }
     const civil = zones.get(zone) ?? createCivilTime(zone)
     zones.set(zone, civil)
     const forecaster = createDemandForecaster({ stepMs: STEP_MS, timeZone: civil, horizonMs: LONGEST_HORIZON_MS })
-    const recentMs = Math.floor((endMs - MINUTES_KEPT_MS) / COARSE_STEP_MS) * COARSE_STEP_MS
-    const points = query(id, endMs - LEARNED_MS, endMs, COARSE_STEP_MS)
-    for (const { atMs, value } of points) if (atMs < recentMs) forecaster.learnUsual(atMs, COARSE_STEP_MS, value)
-    const firstMs = Math.max(recentMs, points[0]?.atMs ?? endMs - COARSE_STEP_MS)
-    const series: Series = { key: zone, forecaster, fedMs: firstMs, demandAtMs: Number.NEGATIVE_INFINITY, byHorizon: new Map() }
+    for (const { atMs, value } of lesson.usual) if (atMs < recentMs) forecaster.learnUsual(atMs, COARSE_STEP_MS, value)
+    const series: Series = {
+      key: zone,
+      forecaster,
+      fedMs: Math.max(recentMs, lesson.usual[0]?.atMs ?? endMs - COARSE_STEP_MS),
+      lesson: lessons === null ? null : lesson,
+      isWhole: lesson.isWhole,
+      learnedMs: clock.monotonicMs(),
+      demandAtMs: Number.NEGATIVE_INFINITY,
+      byHorizon: new Map(),
+    }
     services.set(id, series)
     return { series, isNew: true }
   }
 
+  /** Old history is read at once, being coarse; its minutes are at hand when they are fed. */
+  const ownLesson = (id: ServiceId, { fromMs, untilMs, usualStepMs }: Omit<LessonSpan, 'isAgain'>): Lesson => ({
+    usual: query(id, fromMs, untilMs, usualStepMs),
+    minutes: [],
+    untilMs,
+    isWhole: true,
+  })
+
   const query = (id: ServiceId, fromMs: number, toMs: number, stepMs: number) =>
     history.query({ subject: `service ${id}`, measure: 'demand' satisfies Measure, fromMs, toMs, stepMs })
 
-  const feed = (id: ServiceId, series: Series, toMs: number) => {
-    for (const { atMs, value } of query(id, series.fedMs, toMs, STEP_MS)) {
+  const feed = (id: ServiceId, series: Series, wantedMs: number) => {
+    if (series.lesson !== null && series.fedMs >= series.lesson.untilMs) series.lesson = null
+    const { lesson, fedMs } = series
+    const toMs = Math.min(wantedMs, lesson?.untilMs ?? wantedMs)
+    const points = lesson?.minutes.filter(({ atMs }) => atMs >= fedMs && atMs < toMs) ?? query(id, fedMs, toMs, STEP_MS)
+    for (const { atMs, value } of points) {
       series.forecaster.observe(atMs, value)
       series.demandAtMs = atMs
     }

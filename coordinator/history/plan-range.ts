@@ -24,12 +24,16 @@ export function planRange(range: {
   readonly toMs: number
   readonly wantedMs: number | null
   readonly nowMs: number
+  /** Step below which nothing is known; default that of the finest level. */
+  readonly finestMs?: number
 }): RangePlan {
-  const { fromMs, toMs, nowMs } = range
+  const { fromMs, toMs, nowMs, finestMs = 0 } = range
   const spanMs = Math.max(0, toMs - fromMs)
   const wantedMs =
     range.wantedMs ?? NICE_STEPS_MS.find((stepMs) => spanMs / stepMs <= STEPS_OF_USE) ?? NICE_STEPS_MS.at(-1) ?? spanMs
-  const reaching = LEVELS.filter((level, index) => nowMs - level.keepMs <= fromMs || index === LEVELS.length - 1)
+  const reaching = LEVELS.filter(
+    ({ stepMs, keepMs }, index) => stepMs >= finestMs && (nowMs - keepMs <= fromMs || index === LEVELS.length - 1),
+  )
   const queryStepMs = reaching.findLast(({ stepMs }) => stepMs <= wantedMs)?.stepMs ?? reaching[0]?.stepMs ?? LEVELS[2].stepMs
   const stepMs = Math.max(1, Math.ceil(wantedMs / queryStepMs)) * queryStepMs
   return { queryStepMs, stepMs, steps: Math.ceil(spanMs / stepMs) }

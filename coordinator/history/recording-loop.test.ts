@@ -2,7 +2,14 @@ import { describe, expect, it } from 'vitest'
 import { silentLogger } from '../../shared/logger.ts'
 import type { InstanceUse } from '../../shared/model/observation.ts'
 import { aNodeObservation, anInstanceObservation, anInstanceUse, aNodeUse, testObserved } from '../../test/builders/observed.ts'
-import { anAppRecord, aNodeRecord, anInstanceRecord, aServiceRecord, someAssignments } from '../../test/builders/records.ts'
+import {
+  anAppRecord,
+  aNodeRecord,
+  anInstanceRecord,
+  aPool,
+  aServiceRecord,
+  someAssignments,
+} from '../../test/builders/records.ts'
 import { anAppSpec, aServiceSpec } from '../../test/builders/specs.ts'
 import { memoryStore } from '../../test/fakes/memory-store.ts'
 import { virtualClock } from '../../test/fakes/virtual-clock.ts'
@@ -10,6 +17,7 @@ import { createNodeView } from '../placement/node-view.ts'
 import type { JobRun } from '../state/objects.ts'
 import { openState } from '../state/state.ts'
 import { createMemoryHistory } from './memory-history.ts'
+import { figureOf } from './prometheus/figure-names.ts'
 import { createRecordingLoop, wantedOf } from './recording-loop.ts'
 import type { HistoryBackend, Measure } from './series.ts'
 
@@ -96,6 +104,17 @@ describe('recording loop', () => {
     expect(values('cluster', 'machines')[0]).toEqual([0, 0])
     await loop.stop()
     expect(clock.pendingTimers).toBe(0)
+  })
+
+  it('O6: whatever it records has a name under which it is published', async () => {
+    const { loop, history, report, state } = await recording()
+    await state.commit(state.change().put('pool', 'small', aPool({ name: 'small' })))
+    const latency = Array.from({ length: 20 }, () => 1)
+    await report({ loadPercent: 40, requests: 10, rxBytes: 1, latency }, 20)
+    const recorded = [...history.eachSeries()]
+    expect(recorded.length).toBeGreaterThan(25)
+    expect(recorded.filter((id) => figureOf(id) === null)).toEqual([])
+    await loop.stop()
   })
 
   it('counts each report once, as requests per second at the time in which they were made', async () => {

@@ -1,10 +1,9 @@
 /** Custom schedulers as the coordinator's configuration describes them. */
-import { X509Certificate } from 'node:crypto'
 import { resolve } from 'node:path'
 import { z } from 'zod'
+import { type EndpointSources, resolveEndpoint } from '../../shared/endpoint-settings.ts'
 import type { Fault } from '../../shared/errors.ts'
 import { durationSchema } from '../../shared/setting-kinds.ts'
-import { readSecretFile, type SettingsSources } from '../../shared/settings.ts'
 import { MAX_CANDIDATES } from './protocol.ts'
 
 /** Longer, and a service that waits for its scheduler is slower than one whose scheduler is dead. */
@@ -56,7 +55,7 @@ export type SchedulerConfig =
 export async function resolveSchedulers(
   settings: SchedulersSettings,
   locate: (path: readonly string[]) => Pick<Fault, 'path' | 'file' | 'line'>,
-  sources: Pick<SettingsSources, 'readFile' | 'fileMode'>,
+  sources: EndpointSources,
   faults: Fault[],
 ): Promise<readonly SchedulerConfig[]> {
   const found: SchedulerConfig[] = []
@@ -68,43 +67,8 @@ export async function resolveSchedulers(
       found.push({ kind: 'module', ...limits, path: resolve(given.module) })
       continue
     }
-    const at = locate([name, 'url'])
-    const url = URL.canParse(given.url) ? new URL(given.url) : null
-    if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:'))
-      faults.push({ ...at, message: `${given.url} is no http or https URL.` })
-    else if (url.username !== '' || url.password !== '')
-      faults.push({ ...at, message: 'A password in a URL ends up in logs.', hint: 'Use tokenFile.' })
-    else if (given.tokenFile !== null && url.protocol === 'http:' && !isLoopbackHost(url.hostname))
-      faults.push({
-        ...at,
-        message: 'A token over plain HTTP can be read on its way.',
-        hint: 'Use https, or a loopback address.',
-      })
-    const token =
-      given.tokenFile === null ? null : await readSecretFile(given.tokenFile, locate([name, 'tokenFile']), sources, faults)
-    const caPem = given.caFile === null ? null : await sources.readFile(given.caFile)
-    if (given.caFile !== null && caPem === null)
-      faults.push({ ...locate([name, 'caFile']), message: `The file ${given.caFile} does not exist.` })
-    else if (caPem !== null && !isCertificate(caPem))
-      faults.push({ ...locate([name, 'caFile']), message: `The file ${given.caFile} holds no certificate (PEM).` })
-    if (token !== null && !/^[\x21-\x7e]+$/.test(token))
-      faults.push({
-        ...locate([name, 'tokenFile']),
-        message: `The file ${given.tokenFile} holds no token: one word without spaces.`,
-      })
+    const { token, caPem } = await resolveEndpoint(given, (key) => locate([name, key]), sources, faults)
     found.push({ kind: 'http', ...limits, url: given.url, token, caPem })
   }
   return found
-}
-
-function isCertificate(pem: string): boolean {
-  try {
-    return new X509Certificate(pem).subject !== undefined
-  } catch {
-    return false
-  }
-}
-
-function isLoopbackHost(hostname: string): boolean {
-  return hostname === 'localhost' || hostname === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(hostname)
 }

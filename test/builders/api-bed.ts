@@ -8,6 +8,8 @@ import { createApi } from '../../coordinator/api/create-api.ts'
 import type { ApiDeps, LogLine } from '../../coordinator/api/deps.ts'
 import type { Api } from '../../coordinator/api/endpoint.ts'
 import { createMemoryHistory } from '../../coordinator/history/memory-history.ts'
+import { ownPast } from '../../coordinator/history/past.ts'
+import type { HistoryBackend } from '../../coordinator/history/series.ts'
 import type { AppRecord } from '../../coordinator/state/objects.ts'
 import { openState, type State } from '../../coordinator/state/state.ts'
 import { ConflictError, NotFoundError, UnavailableError } from '../../shared/errors.ts'
@@ -38,6 +40,8 @@ export interface ApiBed {
   readonly store: MemoryStore
   readonly observed: TestObserved
   readonly clock: VirtualClock
+  /** What the API reads the past from. */
+  readonly history: HistoryBackend
   readonly tokens: Readonly<Record<OperatorRole, string>>
   /** Levers. */
   readonly keysWaitingFor: string[]
@@ -88,6 +92,7 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
     return app
   }
 
+  const history = createMemoryHistory(clock)
   const deps: ApiDeps = {
     clock,
     logger: silentLogger(),
@@ -197,7 +202,7 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
         reasons: [{ subject: 'n-1', code: 'young', text: 'is younger than 600 s' }],
       }),
     },
-    history: createMemoryHistory(clock),
+    past: ownPast(history),
     offeredPrice: (provider, offering) => (provider === 'lab' && offering === 'small' ? 0.02 : null),
     caPem: null,
     agentBinary: async (platform) =>
@@ -219,6 +224,7 @@ export async function apiBed(overrides: Partial<ApiDeps> = {}): Promise<ApiBed> 
     store,
     observed,
     clock,
+    history,
     tokens,
     keysWaitingFor,
     logLines,

@@ -6,7 +6,7 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 
 const ROOT = join(import.meta.dirname, '..', '..')
 
@@ -54,19 +54,27 @@ export async function installPackages(
 /** A real Consul binary, from PATH or Debian bullseye's package; null where neither can be had. */
 export function installConsul(say: (line: string) => void): string | null {
   const installed = spawnSync('sh', ['-c', 'command -v consul'], { encoding: 'utf8' }).stdout.trim()
-  return installed || bullseyeBinary('consul', 'usr/bin/consul', say)
+  return installed || (bullseyeBinaries('consul', ['usr/bin/consul'], say)?.[0] ?? null)
 }
 
 /** A real Prometheus that knows `consul_sd_configs`: later Debian releases build it without. null where it cannot be had. */
 export function installPrometheus(say: (line: string) => void): string | null {
-  return bullseyeBinary('prometheus', 'usr/bin/prometheus', say)
+  return installPrometheusTools(say)?.prometheus ?? null
 }
 
-/** A program out of a package of Debian bullseye, unpacked into .cache without touching the system; null where it cannot be had. */
-function bullseyeBinary(name: string, path: string, say: (line: string) => void): string | null {
+/** The same, and promtool, which makes data files out of samples. */
+export function installPrometheusTools(
+  say: (line: string) => void,
+): { readonly prometheus: string; readonly promtool: string } | null {
+  const [prometheus, promtool] = bullseyeBinaries('prometheus', ['usr/bin/prometheus', 'usr/bin/promtool'], say) ?? []
+  return prometheus === undefined || promtool === undefined ? null : { prometheus, promtool }
+}
+
+/** Programs out of a package of Debian bullseye, unpacked into .cache without touching the system; null where they cannot be had. */
+function bullseyeBinaries(name: string, paths: readonly string[], say: (line: string) => void): readonly string[] | null {
   const directory = join(ROOT, '.cache', name)
-  const binary = join(directory, name)
-  if (existsSync(binary)) return binary
+  const binaries = paths.map((path) => join(directory, basename(path)))
+  if (binaries.every((binary) => existsSync(binary))) return binaries
   const mirror = isRootOnDebian() ? debianMirror() : null
   if (mirror === null) return null
   say(`fetching ${name} from Debian bullseye …`)
@@ -101,8 +109,8 @@ function bullseyeBinary(name: string, path: string, say: (line: string) => void)
     if (!archive) return null
     execFileSync('dpkg-deb', ['-x', join(work, archive), join(work, 'x')])
     mkdirSync(directory, { recursive: true })
-    execFileSync('install', ['-m', '755', join(work, 'x', path), binary])
-    return binary
+    execFileSync('install', ['-m', '755', ...paths.map((path) => join(work, 'x', path)), directory])
+    return binaries
   } catch (error) {
     say(`${name} could not be fetched: ${error instanceof Error ? error.message : String(error)}`)
     return null
