@@ -230,7 +230,10 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
 
   const down = async () => {
     let wakeAtMs = await giveBack.rebalance()
-    if (downTimer.take(nowMs())) wakeAtMs = earliest(wakeAtMs, await giveBack.consolidate())
+    if (downTimer.take(nowMs())) {
+      wakeAtMs = earliest(wakeAtMs, await giveBack.cancelOrders())
+      wakeAtMs = earliest(wakeAtMs, await giveBack.consolidate())
+    }
     return wakeAtMs
   }
 

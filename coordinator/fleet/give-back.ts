@@ -1,7 +1,8 @@
 /**
- * The fleet's quiet half: gives nodes back that are not needed, and evens out what has joined. Acts only while nothing else is
+ * The fleet's quiet half: cancels orders and gives nodes back that are not needed, and evens out what has joined. Acts only while nothing else is
  * under way, and says why it does not.
  */
+import type { Clock } from '../../shared/clock.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import type { Reason } from '../../shared/plan.ts'
@@ -18,9 +19,11 @@ import { isRoutable, type Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
 import type { FleetConfig } from './config.ts'
 import type { FleetRecords } from './fleet-records.ts'
+import { terminateMachine } from './machine-updates.ts'
 import { drainNode } from './node-actions.ts'
 import { budgetOf } from './plan-budget.ts'
 import { type Hold, holdOf } from './pace.ts'
+import { planCancellation } from './plan-cancellation.ts'
 import { planConsolidation } from './plan-consolidation.ts'
 import { type Holds, planHolds } from './plan-holds.ts'
 import type { PoolLead } from './plan-leads.ts'
@@ -29,6 +32,7 @@ import { planRebalance } from './plan-rebalance.ts'
 export interface GiveBackDeps {
   readonly state: State
   readonly observed: Observed
+  readonly clock: Clock
   readonly logger: Logger
   readonly config: FleetConfig
   readonly records: Pick<FleetRecords, 'move'>
@@ -51,6 +55,8 @@ export interface GiveBackDeps {
 }
 
 export interface GiveBack {
+  /** Cancels machines on their way that nothing needs any more; returns when to look again besides the interval, or null. */
+  cancelOrders(): Promise<number | null>
   /** Looks for nodes that can go; returns when to look again besides the interval, or null. */
   consolidate(): Promise<number | null>
   /** Looks for one instance to move onto a node that joined; returns when to look again, or null. */
@@ -76,9 +82,34 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   let tried: ReadonlySet<NodeId> = new Set()
   let moved: readonly { readonly atMs: number; readonly copyOf: InstanceId }[] = []
 
+  const cancelOrders = async () => {
+    const holds = holdsNow()
+    const hold = holdOfAll(holds, 0)
+    const plan =
+      hold === null
+        ? planCancellation(
+            {
+              nodes: deps.nodes(),
+              machines: deps.machines(),
+              pools: deps.pools(),
+              wanted: [...deps.ghosts(), ...soonRequests(holds), ...leavingRequests()],
+              leastAgeMs: config.downIntervalMs,
+              headroomPercent: config.headroomPercent,
+            },
+            nowMs(),
+          )
+        : null
+    deps.note('cancellation', plan?.reasons ?? [])
+    for (const { machineId, reason } of plan?.actions ?? []) {
+      deps.logger.info('order of a machine is cancelled', { machineId, reason })
+      await terminateMachine(deps, machineId, { reason, by: 'fleet', nowMs: nowMs() })
+    }
+    return plan?.wakeAtMs ?? null
+  }
+
   const consolidate = async () => {
     const holds = holdsNow()
-    const hold = holdOfAll(holds)
+    const hold = holdOfAll(holds, leavingCount())
     if (hold?.always) {
       deps.note('consolidation', [{ subject: 'fleet', code: 'holds', text: hold.text }])
       return null
@@ -135,7 +166,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         nodes: deps.nodes(),
         joinedAtMsOf: (id) => state.snapshot.get('node', id)?.joinedAtMs ?? 0,
         movableOn: (id) => movableOn(id).filter(({ service }) => !holds.services.has(service)),
-        hold: movingNow() ?? holdOfAll(holds)?.text ?? null,
+        hold: movingNow() ?? holdOfAll(holds, leavingCount())?.text ?? null,
         movedAtMs: moved.map(({ atMs }) => atMs),
         weights: deps.weights ?? DEFAULT_WEIGHTS,
         config,
@@ -175,7 +206,6 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
 
   /** What still has to find a place because its node drains. */
   const leavingRequests = (): readonly PlacementRequest[] => {
-    if (config.maxParallelDrains === 1) return []
     const replaced = new Set<InstanceId>()
     for (const record of state.snapshot.instances().values()) if (record.replaces !== null) replaced.add(record.replaces)
     return [...state.snapshot.all('node').values()]
@@ -226,13 +256,13 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   }
 
   /** Against everything at once. */
-  const holdOfAll = ({ manySilent, manyWaiting }: Holds): Hold | null =>
+  const holdOfAll = ({ manySilent, manyWaiting }: Holds, leaving: number): Hold | null =>
     manySilent !== null
       ? { text: manySilent, always: true }
       : holdOf(
           {
             frozen: observed.frozen?.reason ?? null,
-            leaving: leavingCount(),
+            leaving,
             silent: null,
             coming: null,
             waiting: manyWaiting,
@@ -266,5 +296,5 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     ]
   }
 
-  return { consolidate, rebalance }
+  return { cancelOrders, consolidate, rebalance }
 }

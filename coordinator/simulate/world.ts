@@ -67,6 +67,8 @@ export interface World {
   /** Replacements start elsewhere; the machine is terminated when it is empty. */
   drain(machine: SimMachine, reason: string): void
   undrain(machine: SimMachine, reason: string): void
+  /** A machine on its way is ordered no more; it costs until this moment. */
+  cancel(machine: SimMachine, reason: string): void
 }
 
 export interface WorldSetup {
@@ -133,13 +135,13 @@ export function createWorld(setup: WorldSetup): RunningWorld {
     const old = instance.replaces
     if (old !== null && old.state !== 'gone') old.isLeaving = false
   }
-  const terminate = (machine: SimMachine) => {
+  const terminate = (machine: SimMachine, reason: string) => {
     machine.state = 'gone'
     machine.goneAtMs = nowMs
     machines = machines.filter((other) => other !== machine)
     ended = [...ended, machine].slice(-MAX_ENDED)
     bills.push({ fromMs: machine.requestedAtMs, toMs: nowMs, pool: machine.pool })
-    note('terminate', machine.id, 'is empty')
+    note('terminate', machine.id, reason)
   }
   const replacementOf = (old: SimInstance) => instances.find((other) => other.replaces === old)
 
@@ -248,6 +250,11 @@ export function createWorld(setup: WorldSetup): RunningWorld {
       }
       touch()
     },
+    cancel(machine, reason) {
+      if (machine.state !== 'coming') return
+      terminate(machine, reason)
+      touch()
+    },
     advance(toMs) {
       nowMs = toMs
       while (nextEventMs <= toMs) {
@@ -269,7 +276,7 @@ export function createWorld(setup: WorldSetup): RunningWorld {
           instance.replaces = null
           if (old !== null && old.state !== 'gone') remove(old)
         }
-        for (const machine of machines) if (machine.state === 'draining' && machine.instances.size === 0) terminate(machine)
+        for (const machine of machines) if (machine.state === 'draining' && machine.instances.size === 0) terminate(machine, 'is empty')
         touch()
       }
     },

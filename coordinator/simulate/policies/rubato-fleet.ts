@@ -4,6 +4,7 @@ import type { MachineRecord } from '../../../shared/model/node.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
 import { createBuyHold, createDownTimer, holdOf } from '../../fleet/pace.ts'
 import { type Ghost, GHOST_PRIORITY, planCapacity } from '../../fleet/plan-capacity.ts'
+import { planCancellation } from '../../fleet/plan-cancellation.ts'
 import { planConsolidation } from '../../fleet/plan-consolidation.ts'
 import type { PlacementNode, PlacementRequest } from '../../placement/model.ts'
 import { assumedNode } from '../../placement/plan-offline.ts'
@@ -145,6 +146,25 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       lastError: null,
     }))
 
+  const cancel = (predicted: number) => {
+    if (!world.machines.some(({ state }) => state === 'coming')) return
+    const plan = planCancellation(
+      {
+        nodes: joined().map((machine) => nodeOf(machine, null)),
+        machines: records(),
+        pools,
+        wanted: [...world.pending().map(({ id }) => requestFor(id)), ...ghostsFor(predicted).map(({ request }) => request)],
+        leastAgeMs: config.downIntervalMs,
+        headroomPercent: config.headroomPercent,
+      },
+      world.nowMs,
+    )
+    for (const { machineId, reason } of plan.actions) {
+      const machine = machineById(machineId)
+      if (machine !== undefined) world.cancel(machine, reason)
+    }
+  }
+
   const giveBack = (predicted: number) => {
     const hold = holdOf(
       {
@@ -203,7 +223,10 @@ export function createRubatoFleet({ world, app, spec, pools, config }: RubatoFle
       planned = predicted
       if (world.wanted < wanted) downTimer.scaledDown(world.nowMs)
       wanted = world.wanted
-      if (downTimer.take(world.nowMs)) giveBack(predicted)
+      if (downTimer.take(world.nowMs)) {
+        cancel(predicted)
+        giveBack(predicted)
+      }
     },
   }
 }
