@@ -92,13 +92,13 @@ describe('cancellation of orders', () => {
     expect(cancelled(plan({ wanted: request ? [request] : [] }))).toEqual([])
   })
 
-  it('row 11: what it cancels is not ordered again for the same work', () => {
-    const machines = fc.integer({ min: 1, max: 5 }).map((count) =>
-      Array.from({ length: count }, (_, index) => order(`m-${index}`, (index + 2) * MINUTE)),
-    )
-    const nodes = fc.array(fc.integer({ min: 0, max: 1000 }), { maxLength: 4 }).map((free) =>
-      free.map((bytes, index) => node(`n-${index}`, bytes)),
-    )
+  it('what it cancels is not ordered again for the same work', () => {
+    const machines = fc
+      .integer({ min: 1, max: 5 })
+      .map((count) => Array.from({ length: count }, (_, index) => order(`m-${index}`, (index + 2) * MINUTE)))
+    const nodes = fc
+      .array(fc.integer({ min: 0, max: 1000 }), { maxLength: 4 })
+      .map((free) => free.map((bytes, index) => node(`n-${index}`, bytes)))
     fc.assert(
       fc.property(machines, nodes, fc.integer({ min: 0, max: 60 }), (coming, there, count) => {
         const work = wanted(count)

@@ -59,12 +59,8 @@ export function planCancellation(input: CancellationInput, nowMs: number): Plan<
 
 /** Machines on their way that nothing would go to, the oldest order first. Those with a stand-in, and stand-ins, are left to plan-stand-ins. */
 function unneeded(input: CancellationInput): MachineRecord[] {
-  const paired = new Set(
-    input.machines.flatMap(({ id, standInFor }) => (standInFor === undefined ? [] : [id, standInFor])),
-  )
-  const coming = input.machines
-    .filter(isComing)
-    .sort((a, b) => a.requestedAtMs - b.requestedAtMs || compare(a.id, b.id))
+  const paired = new Set(input.machines.flatMap(({ id, standInFor }) => (standInFor === undefined ? [] : [id, standInFor])))
+  const coming = input.machines.filter(isComing).sort((a, b) => a.requestedAtMs - b.requestedAtMs || compare(a.id, b.id))
   if (coming.every(({ id }) => paired.has(id))) return []
   // Nobody knows where another scheduler would put them.
   if (input.wanted.some(({ rules }) => rules.scheduler !== undefined)) return []

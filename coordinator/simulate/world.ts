@@ -276,7 +276,8 @@ export function createWorld(setup: WorldSetup): RunningWorld {
           instance.replaces = null
           if (old !== null && old.state !== 'gone') remove(old)
         }
-        for (const machine of machines) if (machine.state === 'draining' && machine.instances.size === 0) terminate(machine, 'is empty')
+        for (const machine of machines)
+          if (machine.state === 'draining' && machine.instances.size === 0) terminate(machine, 'is empty')
         touch()
       }
     },
