@@ -92,14 +92,14 @@ describe('cancellation of orders', () => {
     expect(cancelled(plan({ wanted: request ? [request] : [] }))).toEqual([])
   })
 
-  it('what it cancels is not ordered again for the same work', () => {
+  it('what it cancels is not ordered again for the same work', async () => {
     const machines = fc
       .integer({ min: 1, max: 5 })
       .map((count) => Array.from({ length: count }, (_, index) => order(`m-${index}`, (index + 2) * MINUTE)))
     const nodes = fc
       .array(fc.integer({ min: 0, max: 1000 }), { maxLength: 4 })
       .map((free) => free.map((bytes, index) => node(`n-${index}`, bytes)))
-    fc.assert(
+    await fc.assert(
       fc.property(machines, nodes, fc.integer({ min: 0, max: 60 }), (coming, there, count) => {
         const work = wanted(count)
         const gone = new Set(cancelled(plan({ machines: coming, nodes: there, wanted: work })))

@@ -12,7 +12,7 @@ import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
 import { isAlive, isComing } from './machine-states.ts'
 import { paidUntilMs } from './paid-hours.ts'
-import { withHeadroom } from './plan-consolidation.ts'
+import { withHeadroom, withRoomFor } from './plan-consolidation.ts'
 import { kindsOf } from './plan-kinds.ts'
 import { PACK } from './plan-packing.ts'
 
@@ -64,12 +64,13 @@ function unneeded(input: CancellationInput): MachineRecord[] {
   if (coming.every(({ id }) => paired.has(id))) return []
   // Nobody knows where another scheduler would put them.
   if (input.wanted.some(({ rules }) => rules.scheduler !== undefined)) return []
-  const place = (requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]) =>
-    planPlacement({
+  const place = (requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]) => {
+    const roomy = withRoomFor(
       requests,
-      nodes: nodes.map((node) => withHeadroom(node, input.headroomPercent)),
-      options: PACK,
-    }).refusals.map(({ request }) => request)
+      nodes.map((node) => withHeadroom(node, input.headroomPercent)),
+    )
+    return planPlacement({ requests, nodes: roomy, options: PACK }).refusals.map(({ request }) => request)
+  }
   const kinds = kindsOf(input.pools, input.nodes, input.machines)
   let rest = place(
     input.wanted.filter((request) => !request.global),

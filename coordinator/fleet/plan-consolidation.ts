@@ -212,7 +212,7 @@ function turnsOf(before: ReadonlySet<NodeId>) {
 }
 
 /** The nodes that could take one of the requests, with those whose volumes or instances the others' places depend on. */
-function withRoomFor(requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]): readonly PlacementNode[] {
+export function withRoomFor(requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]): readonly PlacementNode[] {
   const cpuMillis = Math.min(...requests.map(({ charge }) => charge.cpuMillis))
   const memoryBytes = Math.min(...requests.map(({ charge }) => charge.memoryBytes))
   const near = new Set(requests.flatMap((request) => request.near))
