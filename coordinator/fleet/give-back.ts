@@ -1,6 +1,6 @@
 /**
- * The fleet's quiet half: cancels orders and gives nodes back that are not needed, and evens out what has joined. Acts only while nothing else is
- * under way, and says why it does not.
+ * The fleet's quiet half: cancels orders and gives nodes back that are not needed, and evens out what has joined. Acts only while
+ * nothing else is under way, and says why it does not.
  */
 import type { Clock } from '../../shared/clock.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'

@@ -92,6 +92,11 @@ describe('cancellation of orders', () => {
     expect(cancelled(plan({ wanted: request ? [request] : [] }))).toEqual([])
   })
 
+  it('keeps the order of what is too large for any machine with headroom', () => {
+    const large = wanted(1, { charge: { cpuMillis: 1, memoryBytes: 950, diskBytes: 0 } })
+    expect(cancelled(plan({ wanted: large }))).toEqual(['new'])
+  })
+
   it('what it cancels is not ordered again for the same work', async () => {
     const machines = fc
       .integer({ min: 1, max: 5 })
@@ -99,9 +104,17 @@ describe('cancellation of orders', () => {
     const nodes = fc
       .array(fc.integer({ min: 0, max: 1000 }), { maxLength: 4 })
       .map((free) => free.map((bytes, index) => node(`n-${index}`, bytes)))
+    const services = fc.array(
+      fc.record({ count: fc.integer({ min: 0, max: 20 }), memoryBytes: fc.integer({ min: 20, max: 1000 }) }),
+      {
+        maxLength: 4,
+      },
+    )
     await fc.assert(
-      fc.property(machines, nodes, fc.integer({ min: 0, max: 60 }), (coming, there, count) => {
-        const work = wanted(count)
+      fc.property(machines, nodes, services, (coming, there, sizes) => {
+        const work = sizes.flatMap(({ count, memoryBytes }, index) =>
+          requestsOf(`s/${index}`, count, { charge: { cpuMillis: 1, memoryBytes, diskBytes: 0 } }),
+        )
         const gone = new Set(cancelled(plan({ machines: coming, nodes: there, wanted: work })))
         const buys = (all: readonly MachineRecord[]) =>
           planCapacity({
@@ -109,11 +122,11 @@ describe('cancellation of orders', () => {
             nodes: there,
             reclaimable: [],
             machines: all,
-            pools: [POOL],
+            pools: [{ ...POOL, max: 200 }],
             handJoined: new Map(),
             cooling: new Map(),
             providers: new Set(['p']),
-            config: { maxBuysPerPass: 50, budgetUsdPerMonth: null, slowBootFactor: 0 },
+            config: { maxBuysPerPass: 200, budgetUsdPerMonth: null, slowBootFactor: 0 },
             nowMs: NOW,
           }).actions.length
         expect(buys(coming.filter(({ id }) => !gone.has(id)))).toBe(buys(coming))

@@ -64,24 +64,24 @@ function unneeded(input: CancellationInput): MachineRecord[] {
   if (coming.every(({ id }) => paired.has(id))) return []
   // Nobody knows where another scheduler would put them.
   if (input.wanted.some(({ rules }) => rules.scheduler !== undefined)) return []
-  const place = (requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]) => {
-    const roomy = withRoomFor(
-      requests,
-      nodes.map((node) => withHeadroom(node, input.headroomPercent)),
-    )
-    return planPlacement({ requests, nodes: roomy, options: PACK }).refusals.map(({ request }) => request)
-  }
+  const place = (requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]) =>
+    planPlacement({ requests, nodes: withRoomFor(requests, nodes), options: PACK }).refusals.map(({ request }) => request)
+  const roomy = (node: PlacementNode) => withHeadroom(node, input.headroomPercent)
   const kinds = kindsOf(input.pools, input.nodes, input.machines)
-  let rest = place(
-    input.wanted.filter((request) => !request.global),
-    input.nodes,
-  )
-  return coming.filter((machine) => {
+  const wanted = input.wanted.filter((request) => !request.global)
+  const onItsWay = (machine: MachineRecord): readonly PlacementNode[] => {
     const kind = kinds.get(machine.pool)
-    if (kind === undefined) return false
-    const left = rest.length === 0 ? rest : place(rest, [{ ...kind.node, id: machine.id, hostname: machine.id }])
-    const isUnneeded = left.length === rest.length && !paired.has(machine.id)
-    rest = left
+    return kind === undefined ? [] : [{ ...kind.node, id: machine.id, hostname: machine.id }]
+  }
+  let rest = place(wanted, input.nodes.map(roomy))
+  return coming.filter((machine) => {
+    if (rest.length === 0) return !paired.has(machine.id)
+    const node = onItsWay(machine)
+    const left = place(rest, node.map(roomy))
+    // What is too large for a machine with headroom was ordered one without.
+    const after = left.length < rest.length ? left : place(rest, node)
+    const isUnneeded = after.length === rest.length && !paired.has(machine.id)
+    rest = after
     return isUnneeded
   })
 }
