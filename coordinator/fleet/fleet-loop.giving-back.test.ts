@@ -37,6 +37,22 @@ describe('fleet loop: draining, giving back and moving', () => {
     expect(bed.cloud.createCalls).toHaveLength(2)
   })
 
+  it('§8.3: a machine whose work has gone by before it joined is cancelled and confirmed absent', async () => {
+    const bed = await fleetBed([fleetPool('small')])
+    bed.cloud.levers.bootDelayMs = 500_000
+    bed.predicted = [{ service: 'shop/web', count: 6 }]
+    await bed.ask(1)
+    await bed.clock.advance(200_000)
+    expect(bed.cloud.live()).toHaveLength(2)
+    bed.predicted = []
+    await bed.clock.advance(120_000)
+    expect(bed.cloud.live()).toHaveLength(1)
+    expect(await bed.events('machine.gone')).toHaveLength(1)
+    await bed.clock.advance(400_000)
+    expect(bed.placed()).toBe(1)
+    expect(bed.cloud.createCalls).toHaveLength(2)
+  })
+
   it('an instance that nothing could hold keeps no idle machine alive', async () => {
     const bed = await fleetBed([fleetPool('small')], { minNodeAgeMs: 60_000 })
     await bed.ask(3)

@@ -197,7 +197,10 @@ export function createFleetLoop(deps: FleetLoopDeps): FleetLoop {
     wake(await attempt('drains', drains))
     wake(await attempt('buying', buy.pass))
     wake(await attempt('evening out', giveBack.rebalance))
-    if (downTimer.take(nowMs())) wake(await attempt('giving back', giveBack.consolidate))
+    if (downTimer.take(nowMs())) {
+      wake(await attempt('cancelling orders', giveBack.cancelOrders))
+      wake(await attempt('giving back', giveBack.consolidate))
+    }
     await attempt('old machines', records.prune)
     if (signal.aborted) return null
     rests.prune()

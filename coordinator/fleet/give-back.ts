@@ -1,7 +1,8 @@
 /**
- * The fleet's quiet half: gives nodes back that are not needed, and evens out what has joined. Acts only while nothing else is
- * under way, and says why it does not.
+ * The fleet's quiet half: cancels orders and gives nodes back that are not needed, and evens out what has joined. Acts only while
+ * nothing else is under way, and says why it does not.
  */
+import type { Clock } from '../../shared/clock.ts'
 import type { InstanceId, NodeId } from '../../shared/model/identity.ts'
 import type { MachineRecord, Pool } from '../../shared/model/node.ts'
 import type { Reason } from '../../shared/plan.ts'
@@ -21,9 +22,11 @@ import type { FleetConfig } from './config.ts'
 import type { FleetRecords } from './fleet-records.ts'
 import { isByPerson } from './drain-reasons.ts'
 import { isDeleteStuck } from './machine-states.ts'
+import { terminateMachine } from './machine-updates.ts'
 import { drainNode } from './node-actions.ts'
 import { budgetOf, overrunOf } from './plan-budget.ts'
 import { firmHoldOf, type Hold } from './pace.ts'
+import { planCancellation } from './plan-cancellation.ts'
 import { planConsolidation } from './plan-consolidation.ts'
 import { holdOn, type Holds, planHolds } from './plan-holds.ts'
 import type { PoolLead } from './plan-leads.ts'
@@ -32,6 +35,7 @@ import { planRebalance } from './plan-rebalance.ts'
 export interface GiveBackDeps {
   readonly state: State
   readonly observed: Observed
+  readonly clock: Clock
   readonly logger: Logger
   readonly config: FleetConfig
   readonly records: Pick<FleetRecords, 'move'>
@@ -57,6 +61,8 @@ export interface GiveBackDeps {
 }
 
 export interface GiveBack {
+  /** Cancels machines on their way that nothing needs any more; returns when to look again besides the interval, or null. */
+  cancelOrders(): Promise<number | null>
   /** Looks for nodes that can go; returns when to look again besides the interval, or null. */
   consolidate(): Promise<number | null>
   /** Looks for one instance to move onto a node that joined; returns when to look again, or null. */
@@ -84,9 +90,34 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   let asked: ReadonlySet<NodeId> = new Set()
   let moved: readonly { readonly atMs: number; readonly copyOf: InstanceId }[] = []
 
+  const cancelOrders = async () => {
+    const holds = holdsNow()
+    const hold = holdOfAll(holds, 0)
+    const plan =
+      hold === null
+        ? planCancellation(
+            {
+              nodes: deps.nodes(),
+              machines: deps.machines(),
+              pools: deps.pools(),
+              wanted: [...deps.ghosts(), ...soonRequests(holds), ...leavingRequests()],
+              leastAgeMs: config.downIntervalMs,
+              headroomPercent: config.headroomPercent,
+            },
+            nowMs(),
+          )
+        : null
+    deps.note('cancellation', plan?.reasons ?? [])
+    for (const { machineId, reason } of plan?.actions ?? []) {
+      deps.logger.info('order of a machine is cancelled', { machineId, reason })
+      await terminateMachine(deps, machineId, { reason, by: 'fleet', nowMs: nowMs() })
+    }
+    return plan?.wakeAtMs ?? null
+  }
+
   const consolidate = async () => {
     const holds = holdsNow()
-    const hold = holdOfAll(holds)
+    const hold = holdOfAll(holds, leavingCount())
     if (hold?.always) {
       deps.note('consolidation', [{ subject: 'fleet', code: 'holds', text: hold.text }])
       return null
@@ -143,7 +174,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
         nodes: deps.nodes(),
         joinedAtMsOf: (id) => state.snapshot.get('node', id)?.joinedAtMs ?? 0,
         movableOn: (id) => movableOn(id).filter(({ service }) => !holds().services.has(service)),
-        hold: () => movingNow() ?? holdOfAll(holds())?.text ?? null,
+        hold: () => movingNow() ?? holdOfAll(holds(), leavingCount())?.text ?? null,
         movedAtMs: moved.map(({ atMs }) => atMs),
         weights: deps.weights ?? DEFAULT_WEIGHTS,
         tried: asked,
@@ -237,9 +268,9 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
   }
 
   /** Against everything at once. */
-  const holdOfAll = ({ manySilent, manyWaiting }: Holds): Hold | null => {
+  const holdOfAll = ({ manySilent, manyWaiting }: Holds, leaving: number): Hold | null => {
     if (manySilent !== null) return { text: manySilent, always: true }
-    const firm = firmHoldOf({ frozen: observed.frozen?.reason ?? null, leaving: leavingCount(), config })
+    const firm = firmHoldOf({ frozen: observed.frozen?.reason ?? null, leaving, config })
     if (firm !== null) return firm
     if (manyWaiting !== null) return { text: manyWaiting, always: false }
     const isFresh = nowMs() - startedAtMs < config.downIntervalMs
@@ -259,5 +290,5 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     ]
   }
 
-  return { consolidate, rebalance }
+  return { cancelOrders, consolidate, rebalance }
 }

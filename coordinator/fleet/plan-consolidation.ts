@@ -14,6 +14,7 @@ import type { PlacementNode, PlacementRequest } from '../placement/model.ts'
 import { planPlacement } from '../placement/plan-placement.ts'
 import { BUDGET_REASON } from './drain-reasons.ts'
 import { isAlive } from './machine-states.ts'
+import { paidUntilMs } from './paid-hours.ts'
 import { spareRoom } from './spare-room.ts'
 import { turnsOf } from './turns.ts'
 
@@ -49,10 +50,6 @@ export interface ConsolidationInput {
   /** See FleetConfig. */
   readonly minSavingsRatio: number
 }
-
-const HOUR_MS = 3_600_000
-/** A machine billed by the hour goes only in the last minutes of an hour that is paid for anyway. */
-const BILLED_HOUR_TAIL_MS = 600_000
 
 export interface ConsolidationPlan extends Plan<ConsolidationAction> {
   /** Nodes that have had their turn since all of them last had. */
@@ -123,13 +120,11 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Con
       wakeAtMs = earliest(wakeAtMs, oldEnoughAtMs)
       continue
     }
-    if (pool.billing === 'hour') {
-      const intoHourMs = (nowMs - machine.requestedAtMs) % HOUR_MS
-      if (intoHourMs < HOUR_MS - BILLED_HOUR_TAIL_MS) {
-        say(node.id, 'paid-hour', 'its hour is paid for')
-        wakeAtMs = earliest(wakeAtMs, nowMs + HOUR_MS - BILLED_HOUR_TAIL_MS - intoHourMs)
-        continue
-      }
+    const paidMs = paidUntilMs(pool, machine, nowMs)
+    if (paidMs !== null) {
+      say(node.id, 'paid-hour', 'its hour is paid for')
+      wakeAtMs = earliest(wakeAtMs, paidMs)
+      continue
     }
     if (!turns.take(node.id)) continue
     const moving = input.requestsOn(node.id).filter((request) => !request.global)
@@ -179,7 +174,7 @@ export function planConsolidation(input: ConsolidationInput, nowMs: number): Con
 }
 
 /** The nodes that could take one of the requests, with those whose volumes or instances the others' places depend on. */
-function withRoomFor(requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]): readonly PlacementNode[] {
+export function withRoomFor(requests: readonly PlacementRequest[], nodes: readonly PlacementNode[]): readonly PlacementNode[] {
   const cpuMillis = Math.min(...requests.map(({ charge }) => charge.cpuMillis))
   const memoryBytes = Math.min(...requests.map(({ charge }) => charge.memoryBytes))
   const near = new Set(requests.flatMap((request) => request.near))
@@ -217,7 +212,8 @@ export function reservedUse(node: PlacementNode): number {
   )
 }
 
-function withHeadroom(node: PlacementNode, percent: number): PlacementNode {
+/** The node with less room than it has, by that share of its capacity. */
+export function withHeadroom(node: PlacementNode, percent: number): PlacementNode {
   const { capacity, free } = node
   const keep = percent / 100
   return {

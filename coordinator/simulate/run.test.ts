@@ -140,6 +140,22 @@ describe('a run', () => {
     expect(slow('rubato').underTime).toBeLessThan(slow('hpa').underTime / 2)
   })
 
+  it('what is ordered for a burst that ends before it has booted is cancelled, and not paid for to the end', () => {
+    const values = Float64Array.from({ length: 3 * 48 }, (_, index) => (index >= 76 && index < 78 ? 12 : 2))
+    const demand = demandOf({ name: 'burst', startMs: 0, stepMs: 300_000, values }, 1)
+    const { decisions } = runPolicy(
+      policiesNamed('rubato-reactive')[0] ?? expect.fail(),
+      setup({ demand, fromMs: 4 * HOUR, toMs: demand.endMs }, 1_800_000),
+    )
+    const bought = decisions.flatMap(({ kind, what, atMs }) => (kind === 'buy' && atMs > 6 * HOUR ? [{ what, atMs }] : []))
+    expect(bought.length).toBeGreaterThan(1)
+    for (const { what, atMs } of bought) {
+      const gone = decisions.find((each) => each.kind === 'terminate' && what.startsWith(`${each.what} `))
+      expect(gone?.reason).toContain('wanted no more')
+      expect((gone?.atMs ?? Number.POSITIVE_INFINITY) - atMs).toBeLessThan(1_800_000)
+    }
+  })
+
   it('a fixed count never changes, and machine hours are what its machines make', () => {
     const { timeline, metrics } = results.get('fixed') ?? expect.fail()
     const counts = new Set(timeline.slice(80).map(({ machines }) => machines))

@@ -69,6 +69,8 @@ export interface World {
   /** Replacements start elsewhere; the machine is terminated when it is empty, which it is after `deadlineMs` at the latest; default never. */
   drain(machine: SimMachine, reason: string, deadlineMs?: number): void
   undrain(machine: SimMachine, reason: string): void
+  /** A machine on its way is ordered no more; it costs until this moment. */
+  cancel(machine: SimMachine, reason: string): void
 }
 
 export interface WorldSetup {
@@ -136,13 +138,13 @@ export function createWorld(setup: WorldSetup): RunningWorld {
     const old = instance.replaces
     if (old !== null && old.state !== 'gone') old.isLeaving = false
   }
-  const terminate = (machine: SimMachine) => {
+  const terminate = (machine: SimMachine, reason: string) => {
     machine.state = 'gone'
     machine.goneAtMs = nowMs
     machines = machines.filter((other) => other !== machine)
     ended = [...ended.filter(({ goneAtMs }) => (goneAtMs ?? 0) > nowMs - ENDED_KEPT_MS), machine]
     bills.push({ fromMs: machine.requestedAtMs, toMs: nowMs, pool: machine.pool })
-    note('terminate', machine.id, 'is empty')
+    note('terminate', machine.id, reason)
   }
   const replacementOf = (old: SimInstance) => instances.find((other) => other.replaces === old)
 
@@ -255,6 +257,11 @@ export function createWorld(setup: WorldSetup): RunningWorld {
       }
       touch()
     },
+    cancel(machine, reason) {
+      if (machine.state !== 'coming') return
+      terminate(machine, reason)
+      touch()
+    },
     advance(toMs) {
       nowMs = toMs
       while (nextEventMs <= toMs) {
@@ -279,7 +286,7 @@ export function createWorld(setup: WorldSetup): RunningWorld {
         for (const machine of machines) {
           if (machine.drain === null) continue
           if (machine.drain.deadlineAtMs <= toMs) for (const instance of [...machine.instances]) remove(instance)
-          if (machine.instances.size === 0) terminate(machine)
+          if (machine.instances.size === 0) terminate(machine, 'is empty')
           else expect(machine.drain.deadlineAtMs)
         }
         touch()

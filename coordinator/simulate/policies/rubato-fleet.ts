@@ -7,6 +7,7 @@ import { ghostsAhead, spareGhosts } from '../../fleet/ghosts.ts'
 import { createBuyHold, createDownTimer, firmHoldOf } from '../../fleet/pace.ts'
 import { type Ghost, planCapacity } from '../../fleet/plan-capacity.ts'
 import { budgetOf, overrunOf } from '../../fleet/plan-budget.ts'
+import { planCancellation } from '../../fleet/plan-cancellation.ts'
 import { planConsolidation } from '../../fleet/plan-consolidation.ts'
 import { holdOn, planHolds } from '../../fleet/plan-holds.ts'
 import type { PlacementNode, PlacementOptions, PlacementRequest } from '../../placement/model.ts'
@@ -154,6 +155,25 @@ export function createRubatoFleet({ world, app, spec, pools, config, placement }
   const budgetNow = (machines: readonly MachineRecord[]) =>
     budgetOf({ machines, pools, limitUsd: config.budgetUsdPerMonth, nowMs: world.nowMs })
 
+  const cancel = (predicted: number) => {
+    if (!world.machines.some(({ state }) => state === 'coming')) return
+    const plan = planCancellation(
+      {
+        nodes: joined().map((machine) => nodeOf(machine, null)),
+        machines: records(),
+        pools,
+        wanted: [...world.pending().map(({ id }) => requestFor(id)), ...ghostsFor(predicted).map(({ request }) => request)],
+        leastAgeMs: config.downIntervalMs,
+        headroomPercent: config.headroomPercent,
+      },
+      world.nowMs,
+    )
+    for (const { machineId, reason } of plan.actions) {
+      const machine = machineById(machineId)
+      if (machine !== undefined) world.cancel(machine, reason)
+    }
+  }
+
   const giveBack = (predicted: number) => {
     const leaving = world.machines.filter((machine) => machine.state === 'draining')
     if (firmHoldOf({ frozen: null, leaving: leaving.length, config }) !== null) return
@@ -219,7 +239,10 @@ export function createRubatoFleet({ world, app, spec, pools, config, placement }
       planned = predicted
       if (world.wanted < wanted) downTimer.scaledDown(world.nowMs)
       wanted = world.wanted
-      if (downTimer.take(world.nowMs)) giveBack(predicted)
+      if (downTimer.take(world.nowMs)) {
+        cancel(predicted)
+        giveBack(predicted)
+      }
     },
   }
 }

@@ -2,7 +2,8 @@
  * Rubato's own policy: the very functions that its loops call, over the model world. The load window and planReplicas every tick,
  * by the rules as schedules and objective make them;
  * the forecast every minute, over an instance's lead time for the count and over a machine's for the fleet; planPlacement
- * whenever something waits; planCapacity when something fits nowhere or will not; planConsolidation every down interval.
+ * whenever something waits; planCapacity when something fits nowhere or will not; planCancellation and planConsolidation every down
+ * interval.
  */
 import { createCalendar } from '../../../shared/calendar.ts'
 import { countAhead } from '../../fleet/predicted.ts'
