@@ -110,7 +110,7 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
     deps.note('cancellation', plan?.reasons ?? [])
     for (const { machineId, reason } of plan?.actions ?? []) {
       deps.logger.info('order of a machine is cancelled', { machineId, reason })
-      await terminateMachine(deps, machineId, { reason, by: 'fleet', nowMs: nowMs() })
+      await deps.apart.attempt(machineId, () => terminateMachine(deps, machineId, { reason, by: 'fleet', nowMs: nowMs() }))
     }
     return plan?.wakeAtMs ?? null
   }
