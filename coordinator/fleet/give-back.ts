@@ -11,6 +11,7 @@ import { DEFAULT_WEIGHTS, type PlacementNode, type PlacementRequest, type ScoreW
 import { requestOfRecord } from '../placement/node-view.ts'
 import type { Refusal } from '../placement/plan-placement.ts'
 import type { ChargeOf } from '../placement/requests.ts'
+import { isTakingOver } from '../services/generations.ts'
 import { specOfInstance } from '../services/kept-specs.ts'
 import { hasVolumes } from '../services/service-plan.ts'
 import { parseInstanceId } from '../../shared/model/identity.ts'
@@ -208,7 +209,8 @@ export function createGiveBack(deps: GiveBackDeps): GiveBack {
       const spec = specOfInstance(state.snapshot.get('app', parseInstanceId(record.id)?.app ?? ''), record)
       if (spec?.placement.scheduler !== undefined) return []
       if (spec?.mode !== 'replicated' || spec.unit.singletonStrictMs !== null || hasVolumes(spec)) return []
-      if (record.goal !== 'run' || record.replaces !== null || spec.unit.containers[0]?.restart.condition !== 'any') return []
+      if (record.goal !== 'run' || isTakingOver(state.snapshot, record) || spec.unit.containers[0]?.restart.condition !== 'any')
+        return []
       if (!isRoutable(observed.instance(record.id), observed.node(id))) return []
       const request = requestOfRecord(record, state.snapshot, deps.chargeOf)
       return request ? [request] : []

@@ -14,7 +14,7 @@ const HOUR_MS = 3_600_000
 const unit = aUnitSpec({ reservations: { cpuMillis: 1_000, memoryBytes: 2 ** 30 } })
 const spec = (priority: number) => aServiceSpec({ unit, placement: aPlacement({ priority }) })
 
-/** Five full nodes with twenty apps of one instance each. */
+/** Five full nodes with twenty apps of one instance each, all of which were updated once: whom they replaced is long gone. */
 async function full(options: { evictedPercentPerHour?: number } = {}) {
   const clock = virtualClock()
   const state = await openState(memoryStore(), clock)
@@ -26,7 +26,7 @@ async function full(options: { evictedPercentPerHour?: number } = {}) {
       const service = spec(50)
       change.put('app', app, anAppRecord({ name: app, spec: anAppSpec({ name: app, services: [service] }) }))
       change.put('service', `${app}/web`, aServiceRecord({ id: `${app}/web`, desired: 1 }))
-      return anInstanceRecord({ id: `${app}/web/1/1`, nodeId: `n-${n}`, specHash: service.specHash })
+      return anInstanceRecord({ id: `${app}/web/1/2`, replaces: `${app}/web/1/1`, nodeId: `n-${n}`, specHash: service.specHash })
     })
     await state.commit(change.put('assignments', `n-${n}`, { nodeId: `n-${n}`, instances }))
     observed.setNode(aNodeObservation({ nodeId: `n-${n}` }))

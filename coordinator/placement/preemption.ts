@@ -4,6 +4,7 @@ import type { Logger } from '../../shared/logger.ts'
 import { type NodeId, parseInstanceId, type ServiceId } from '../../shared/model/identity.ts'
 import type { EventDraft } from '../../shared/model/event.ts'
 import { commitRoom, jsonBytes } from '../state/commit-room.ts'
+import { isTakingOver } from '../services/generations.ts'
 import { specOfInstance } from '../services/kept-specs.ts'
 import type { Observed } from '../state/observed.ts'
 import type { State } from '../state/state.ts'
@@ -54,7 +55,7 @@ export function createPreemption(deps: {
       if (!request) return []
       const spec = specOfInstance(state.snapshot.get('app', record.id.split('/')[0] ?? ''), record)
       const isStrict = spec?.unit.singletonStrictMs !== null && spec?.unit.singletonStrictMs !== undefined
-      const isProtected = isStrict || request.global || request.volumes.length > 0 || record.replaces !== null
+      const isProtected = isStrict || request.global || request.volumes.length > 0 || isTakingOver(state.snapshot, record)
       return [{ id: record.id, request, stopping: record.goal === 'stop', isProtected }]
     })
 

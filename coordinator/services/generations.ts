@@ -1,6 +1,7 @@
 /** Generations: an identity `app/service/slot/generation` never runs twice (invariant I2). Pure. */
 import { parseInstanceId } from '../../shared/model/identity.ts'
 import type { ClusterRecord, InstanceRecord, ServiceRecord } from '../state/objects.ts'
+import type { Snapshot } from '../state/state.ts'
 
 /** Key for "any slot not listed": keeps the record small however many slots a service ever had. */
 const FLOOR = '*'
@@ -25,6 +26,11 @@ export function withGeneration<R extends Pick<ServiceRecord, 'generations'>>(ser
   const generations: Record<string, number> = { ...service.generations, [slot]: generation }
   if (Object.keys(generations).length <= MAX_LISTED) return { ...service, generations }
   return { ...service, generations: { [FLOOR]: Math.max(...Object.values(generations)) } }
+}
+
+/** It is taking the place of another, which is there yet. That it once did is remembered for ever. */
+export function isTakingOver(snapshot: Pick<Snapshot, 'instances'>, { replaces }: Pick<InstanceRecord, 'replaces'>): boolean {
+  return replaces !== null && snapshot.instances().has(replaces)
 }
 
 /** Generations of a service that is new, where one of its name may have been before: a node that left may still run its instances. */

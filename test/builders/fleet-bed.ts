@@ -201,16 +201,15 @@ export async function moveOff(bed: FleetBed, nodeId: string): Promise<void> {
 
 /** Instances that are on their way to another node. */
 export function copies(bed: FleetBed): InstanceRecord[] {
-  return [...bed.state.snapshot.instances().values()].filter((record) => record.replaces !== null)
+  const all = bed.state.snapshot.instances()
+  return [...all.values()].filter((record) => record.replaces !== null && all.has(record.replaces))
 }
 
 /** Services' part of a move: the old one goes, the copy stays. */
 export async function takeOver(bed: FleetBed): Promise<void> {
   const [copy] = copies(bed)
   for (const [id, assignments] of [...bed.state.snapshot.all('assignments')]) {
-    const instances = assignments.instances
-      .filter((record) => record.id !== copy?.replaces)
-      .map((record) => (record.id === copy?.id ? { ...record, replaces: null } : record))
+    const instances = assignments.instances.filter((record) => record.id !== copy?.replaces)
     await bed.state.commit(bed.state.change().put('assignments', id, { ...assignments, instances }))
   }
 }
