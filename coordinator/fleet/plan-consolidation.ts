@@ -208,6 +208,7 @@ export function reservedUse(node: PlacementNode): number {
   return Math.max(
     used(capacity.cpuMillis, free.cpuMillis),
     used(capacity.memoryBytes, free.memoryBytes),
+    used(capacity.diskBytes, free.diskBytes),
     used(capacity.slots, free.slots),
   )
 }

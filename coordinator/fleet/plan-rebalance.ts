@@ -197,7 +197,11 @@ function instancesOn({ services }: PlacementNode): number {
 /** Reserved share of the node's scarcest resource that the instance takes, 0–1. */
 function shareOf({ charge }: PlacementRequest, { capacity }: PlacementNode): number {
   const share = (part: number, whole: number) => (whole > 0 ? part / whole : 0)
-  return Math.max(share(charge.cpuMillis, capacity.cpuMillis), share(charge.memoryBytes, capacity.memoryBytes))
+  return Math.max(
+    share(charge.cpuMillis, capacity.cpuMillis),
+    share(charge.memoryBytes, capacity.memoryBytes),
+    share(charge.diskBytes, capacity.diskBytes),
+  )
 }
 
 function withUse(node: PlacementNode): { readonly node: PlacementNode; readonly use: number } {

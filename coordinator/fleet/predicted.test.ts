@@ -119,7 +119,7 @@ describe('instances wanted within the machine lead time', () => {
           leadMs: 0,
           lastStep: null,
           rolloutUnhealthy: false,
-          memoryOnly: false,
+          memoryLed: false,
           meanBeforePercent: null,
         })
         fc.pre(decision.code === 'forecast')

@@ -1,9 +1,9 @@
 /**
  * Time series that the coordinator keeps. One series is one measure of one subject; its points are means over a step.
- * Written by the loops that measure, read by forecasts, learned use, the API and the simulator.
+ * Written by the loops that measure, read by forecasts, the API and the simulator.
  */
 
-/** What is measured. Services: demand … denied; nodes: cpu … cost. */
+/** What is measured. Services: demand … denied; nodes: their use and what it is of. */
 export type Measure =
   /** Sum of the loads of ready instances, percent of one instance: the demand of design §8.1. */
   | 'demand'

@@ -77,18 +77,18 @@ function groupsInOrder(
     else groups.set(request.group, [request])
   }
   // Size in parts of the cluster: what is scarce there makes large.
-  const cpu = Math.max(
-    1,
-    nodes.reduce((sum, node) => sum + node.capacity.cpuMillis, 0),
-  )
-  const memory = Math.max(
-    1,
-    nodes.reduce((sum, node) => sum + node.capacity.memoryBytes, 0),
-  )
+  const whole = { cpuMillis: 1, memoryBytes: 1, diskBytes: 1 }
+  for (const { capacity } of nodes) {
+    whole.cpuMillis += capacity.cpuMillis
+    whole.memoryBytes += capacity.memoryBytes
+    whole.diskBytes += capacity.diskBytes
+  }
+  const sizeOf = ({ charge }: PlacementRequest) =>
+    charge.memoryBytes / whole.memoryBytes + charge.cpuMillis / whole.cpuMillis + charge.diskBytes / whole.diskBytes
   const keyed = [...groups.values()].map((members) => {
     const [first] = members as [PlacementRequest]
     members.sort((a, b) => compare(a.id, b.id))
-    return { members, first, size: first.charge.memoryBytes / memory + first.charge.cpuMillis / cpu }
+    return { members, first, size: sizeOf(first) }
   })
   keyed.sort(
     (a, b) =>

@@ -20,7 +20,7 @@ export function strategyOf(request: PlacementRequest, options: PlacementOptions)
   return options.forceStrategy ?? request.rules.strategy ?? options.strategy
 }
 
-/** Reserved share of the node's scarcest resource once the charge is there, 0–1 (more when overcommitted). */
+/** Reserved share of the scarcest of CPU, memory and slots once the charge is there, 0–1 (more when overcommitted). Disk only filters. */
 export function useWith(charge: Charge, tally: NodeTally): number {
   const { capacity } = tally.node
   const cpu = share(capacity.cpuMillis - tally.cpuMillis + charge.cpuMillis, capacity.cpuMillis)

@@ -34,7 +34,7 @@ export function createLearnedTimes(kept: LearnedView | null = null): LearnedTime
     const seen = times.get(pool)?.[kind] ?? []
     if (seen.length < LEAST) return null
     const sorted = [...seen].sort((a, b) => a - b)
-    return sorted[Math.min(sorted.length - 1, Math.floor(0.9 * sorted.length))] ?? null
+    return sorted[Math.ceil(0.9 * sorted.length) - 1] ?? null
   }
   const largest = (kind: LearnedKind): number | null => {
     let most: number | null = null

@@ -1,6 +1,7 @@
 /**
  * Loads of one service over time: a bounded ring of samples, each the sum over its ready instances. The sum comes first and
- * then the mean, so that load which moves between instances counts once. A sample costs O(instances), a summary O(1).
+ * then the mean, so that load which moves between instances counts once. A sample costs O(instances), a summary
+ * at most a walk over the samples of its windows.
  */
 import { MAX_DEMAND } from '../../shared/model/observation.ts'
 import type { LoadSummary } from './plan-replicas.ts'

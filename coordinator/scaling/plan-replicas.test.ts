@@ -31,7 +31,7 @@ const input = (fields: Partial<ReplicasInput> = {}): ReplicasInput => ({
   leadMs: 0,
   lastStep: null,
   rolloutUnhealthy: false,
-  memoryOnly: false,
+  memoryLed: false,
   meanBeforePercent: null,
   ...fields,
 })
@@ -152,7 +152,7 @@ describe('planReplicas', () => {
     const full = {
       wanted: 2,
       load: load({ demandPercent: 180, meanPercent: 90 }),
-      memoryOnly: true,
+      memoryLed: true,
       lastStep: { from: 1, to: 2, agoMs: 60_000 },
     }
     expect(planReplicas(input({ ...full, meanBeforePercent: 91 })).decision.code).toBe('memory-hold')

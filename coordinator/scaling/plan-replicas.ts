@@ -3,7 +3,7 @@
  * Loads are in percent of one instance: a demand of 250 is two and a half full instances' worth.
  */
 import type { ScaleRules } from '../../shared/model/app.ts'
-import { earliest, type Plan } from '../../shared/plan.ts'
+import type { Plan } from '../../shared/plan.ts'
 import type { DemandForecast } from '../forecast/forecaster.ts'
 import type { UseParts } from './request-cost.ts'
 
@@ -54,8 +54,8 @@ export interface ReplicasInput {
   /** The last step of scaling, and how long ago it was by monotonic time; null: none is known. */
   readonly lastStep: { readonly from: number; readonly to: number; readonly agoMs: number } | null
   readonly rolloutUnhealthy: boolean
-  /** Memory is the only source of load: it hardly divides among replicas. `meanBeforePercent`: mean before the last step up. */
-  readonly memoryOnly: boolean
+  /** Memory makes the load, which hardly divides among replicas. `meanBeforePercent`: mean before the last step up. */
+  readonly memoryLed: boolean
   readonly meanBeforePercent: number | null
 }
 
@@ -141,7 +141,7 @@ export function planReplicas(input: ReplicasInput): ReplicasPlan {
   const most = Math.max(least, rules.max)
   const excluded = Math.min(Math.max(0, input.excluded), wanted)
   const n = wanted - excluded
-  const decide = (code: ScalingCode, wish: number, text: string, wakeAtMs: number | null = null): ReplicasPlan => {
+  const decide = (code: ScalingCode, wish: number, text: string): ReplicasPlan => {
     const to = Math.min(most, Math.max(least, wish))
     const decision: ScalingDecision = {
       serviceId: input.serviceId,
@@ -158,7 +158,7 @@ export function planReplicas(input: ReplicasInput): ReplicasPlan {
     }
     const actions: ScaleAction[] =
       input.pinned !== null || to === wanted ? [] : [{ kind: 'scale', from: wanted, to, reason: text }]
-    return { actions, reasons: [{ subject: input.serviceId, code, text }], wakeAtMs: earliest(wakeAtMs, null), decision }
+    return { actions, reasons: [{ subject: input.serviceId, code, text }], wakeAtMs: null, decision }
   }
 
   if (input.pinned !== null) return decide('pinned', wanted, `pinned to ${input.pinned}`)
@@ -329,8 +329,8 @@ function planDown(
 }
 
 /** A step up that did not lower memory use will not the next time either. */
-function isMemoryStuck({ memoryOnly, meanBeforePercent, lastStep, ready, load }: ReplicasInput): boolean {
-  if (!memoryOnly || lastStep === null || lastStep.to <= lastStep.from || meanBeforePercent === null) return false
+function isMemoryStuck({ memoryLed, meanBeforePercent, lastStep, ready, load }: ReplicasInput): boolean {
+  if (!memoryLed || lastStep === null || lastStep.to <= lastStep.from || meanBeforePercent === null) return false
   return ready >= lastStep.to && (load.meanPercent ?? 0) > 0.95 * meanBeforePercent
 }
 

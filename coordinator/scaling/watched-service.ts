@@ -166,7 +166,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
         leadMs: ownLeadMs ?? 0,
         lastStep: last === null || lastStepAgoMs === null ? null : { from: last.from, to: last.to, agoMs: lastStepAgoMs },
         rolloutUnhealthy: record.rollout !== null && UNHEALTHY.has(record.rollout.phase),
-        memoryOnly: isMemoryLed(spec, ready),
+        memoryLed: isMemoryLed(spec, ready),
         meanBeforePercent: this.meanBeforePercent,
       })
       decision = plan.decision

@@ -211,7 +211,7 @@ function simulate(source: Source, seed: number, gain: number): ElasticityMetrics
       leadMs: START_S * 1000,
       lastStep: lastStep && { from: lastStep.from, to: lastStep.to, agoMs: 1000 * (s - lastStep.atS) },
       rolloutUnhealthy: false,
-      memoryOnly: source === 'memory',
+      memoryLed: source === 'memory',
       meanBeforePercent,
     })
     const action: ScaleAction | undefined = steps[0]

@@ -19,7 +19,7 @@ import type { BenchResult } from './result.ts'
 import { median, quantile, spread } from './statistics.ts'
 
 const ROUNDS = 3
-/** Nodes → instances: twenty per node, at 50,000 nodes as many as at 5,000 (a fifth of that fill keeps the run short). */
+/** Nodes → instances: twenty per node; at 50,000 nodes as many as at 5,000, two per node, which keeps the run short. */
 const SIZES = [
   { nodes: 500, instances: 10_000, target: null },
   { nodes: 5_000, instances: 100_000, target: 20_000 },

@@ -29,7 +29,7 @@ function inputOf(view: RuleView): ReplicasInput {
     leadMs: view.launchMs,
     lastStep: view.lastStep,
     rolloutUnhealthy: false,
-    memoryOnly: false,
+    memoryLed: false,
     meanBeforePercent: null,
   }
 }

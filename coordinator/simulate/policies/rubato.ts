@@ -29,7 +29,7 @@ function start(context: PolicyContext, predicts: boolean): Controller {
   const present = createPresentRules(createCalendar(), objective)
   const window = createLoadWindow(rules.windowMs, rules.downWindowMs)
   const reports: LoadReport[] = []
-  const memoryOnly = spec.unit.load.length > 0 && spec.unit.load.every(({ kind }) => kind === 'memory')
+  const memoryLed = spec.unit.load.length > 0 && spec.unit.load.every(({ kind }) => kind === 'memory')
   const machineMs = Math.max(...pools.map(({ bootMs }) => bootMs))
   const orderMs = leadOfOrder({ startMs: startTimeMs, machineMs }) ?? 0
   const machineHorizonMs = horizonOf(orderMs)
@@ -70,7 +70,7 @@ function start(context: PolicyContext, predicts: boolean): Controller {
       leadMs,
       lastStep: lastStep === null || agoMs === null ? null : { from: lastStep.from, to: lastStep.to, agoMs },
       rolloutUnhealthy: false,
-      memoryOnly,
+      memoryLed,
       meanBeforePercent,
     })
     if (rules.objective !== undefined)
