@@ -15,12 +15,15 @@ export interface LoadReport {
   readonly demand: number | null
 }
 
+export type Unheard = 'none' | 'lost' | 'perhaps serving'
+
 export interface LoadWindow {
   /**
    * Adds one sample: a report of each ready instance, and the requests that arrived since the sample before. `atMs` is monotonic and
-   * must not decrease. `isPartial`: some instances are on nodes that are not heard, so that more load may only be more hearing.
+   * must not decrease. `unheard`: some instances are on nodes that are not heard, so that more load may only be more hearing;
+   * `perhaps serving`: and they may carry load that nobody sees, as those of nodes that this coordinator has not heard yet.
    */
-  add(atMs: number, reports: readonly LoadReport[], arrived?: number, isPartial?: boolean): void
+  add(atMs: number, reports: readonly LoadReport[], arrived?: number, unheard?: Unheard): void
   /** `leadMs`: how long an instance takes that is ordered now; a trend is looked for over about as long. */
   summary(atMs: number, leadMs?: number): LoadSummary
   /** Whether a sample is due: windows of hours are sampled more rarely than those of seconds. */
@@ -122,7 +125,7 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
     }
   }
 
-  const add = (atMs: number, reports: readonly LoadReport[], arrived = 0, isPartial = false) => {
+  const add = (atMs: number, reports: readonly LoadReport[], arrived = 0, unheard: Unheard = 'none') => {
     const last = samples.at(-1)
     if (last !== undefined && atMs - last.atMs > gapMs) {
       restart()
@@ -142,8 +145,8 @@ export function createLoadWindow(windowMs: number, downWindowMs: number): LoadWi
     leaveOld(atMs)
     // One that misses a report and is back within the window is not new.
     if (reporting > (last?.reporting ?? 0) && isMost(reporting)) rise(atMs)
-    if (isPartial || reporting < (last?.reporting ?? 0)) fallenAtMs = atMs
-    if (missing) completeSinceMs = null
+    if (unheard !== 'none' || reporting < (last?.reporting ?? 0)) fallenAtMs = atMs
+    if (missing || unheard === 'perhaps serving') completeSinceMs = null
     else completeSinceMs ??= atMs
     cost.observe(atMs, sum, reporting, arrived)
     push({

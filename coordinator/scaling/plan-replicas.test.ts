@@ -312,7 +312,7 @@ describe('load window', () => {
         s * 1000,
         Array.from({ length: reporting }, () => ({ loadPercent: 50, demand: null })),
         0,
-        reporting < 10,
+        reporting < 10 ? 'perhaps serving' : 'none',
       )
       expect(begun.summary(s * 1000, 30_000).growthPercentPerS).toBe(0)
     }

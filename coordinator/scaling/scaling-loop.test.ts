@@ -53,6 +53,34 @@ describe('scaling loop', () => {
     expect(desired()).toBe(1)
     await loop.stop()
   })
+  it('row 12: a new coordinator takes nothing away while it has not heard a node, and does once it knows that the node is lost', async () => {
+    const { clock, state, observed, loop, desired } = await running({ downWindowMs: 30_000 })
+    const there = (nodeId: string, slots: readonly number[]) =>
+      someAssignments(
+        nodeId,
+        slots.map((slot) => anInstanceRecord({ id: `shop/web/${slot}/1`, nodeId })),
+      )
+    await state.commit(
+      state
+        .change()
+        .put('node', 'n-2', aNodeRecord({ id: 'n-2' }))
+        .put('assignments', 'n-1', there('n-1', [1, 2]))
+        .put('assignments', 'n-2', there('n-2', [3, 4, 5, 6]))
+        .put('service', 'shop/web', aServiceRecord({ desired: 6 })),
+    )
+    observed.setInstance(anInstanceObservation({ instance: 'shop/web/2/1' }))
+    const report = () => {
+      for (const slot of [1, 2]) observed.setUse(anInstanceUse({ instance: `shop/web/${slot}/1`, loadPercent: 20 }), clock.now())
+    }
+    report()
+    await clock.advance(280_000)
+    expect(desired()).toBe(6)
+    observed.setNode(aNodeObservation({ nodeId: 'n-2', liveness: 'lost', connected: false }))
+    report()
+    await clock.advance(120_000)
+    expect(desired()).toBeLessThan(6)
+    await loop.stop()
+  })
   it('looks no more at a service that rests, and at once again when it has news', async () => {
     let asked = 0
     const forecastOf = () => {

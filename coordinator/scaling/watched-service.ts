@@ -12,7 +12,7 @@ import type { State } from '../state/state.ts'
 import { createDecisionLog, type DecisionLog } from './decision-log.ts'
 import { createInstanceTimes } from './instance-times.ts'
 import { createLearnedTimes, type LearnedTimes } from './learned-times.ts'
-import { createLoadWindow, type LoadReport, type LoadWindow } from './load-window.ts'
+import { createLoadWindow, type LoadReport, type LoadWindow, type Unheard } from './load-window.ts'
 import { createObjectiveKeeper, type ObjectiveKeeper } from './objective-keeper.ts'
 import { planReplicas, type ReplicasPlan, type ScalingCode, type ScalingDecision } from './plan-replicas.ts'
 import { createPresentRules } from './present-rules.ts'
@@ -99,6 +99,11 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
     const node = observed.node(nodeId)
     return node?.connected === true && node.liveness === 'live'
   }
+  const unheardOf = (standings: readonly Standing[]): Unheard => {
+    const silent = standings.flatMap(({ instance: { nodeId } }) => (nodeId === null || hears(nodeId) ? [] : [nodeId]))
+    if (silent.length === 0) return 'none'
+    return silent.every((nodeId) => observed.node(nodeId)?.liveness === 'lost') ? 'lost' : 'perhaps serving'
+  }
   const reportOf = (seen: InstanceObservation): LoadReport =>
     hears(seen.nodeId) ? { loadPercent: seen.use?.loadPercent ?? null, demand: seen.use?.demand ?? null } : NO_REPORT
   const poolOf = (node: NodeId | null) => (node === null ? '' : (state.snapshot.get('node', node)?.pool ?? ''))
@@ -139,8 +144,7 @@ export function createWatchedService(deps: WatchedDeps, record: ServiceRecord): 
       arrived += traffic?.requests ?? 0
       if (samples.isDue(nowMs)) {
         samples.holdUntil(nowMs)
-        const isPartial = standings.some(({ instance: { nodeId } }) => nodeId !== null && !hears(nodeId))
-        samples.add(nowMs, ready.map(reportOf), arrived, isPartial)
+        samples.add(nowMs, ready.map(reportOf), arrived, unheardOf(standings))
         arrived = 0
       }
       // With a forecast the fleet has machines come ahead of demand; without one growth has to bridge their boot as well.

@@ -192,7 +192,8 @@ export function createInvariants(world: () => SimCluster): Invariants {
     }
     for (const [service, number] of moving) {
       // Those that move are there twice.
-      const most = Math.max(1, Math.ceil(((count.get(service) ?? 0) - number) / 4))
+      const wanted = snapshot.get('service', service)?.desired ?? 0
+      const most = Math.max(1, Math.ceil(Math.max(wanted, (count.get(service) ?? 0) - number) / 4))
       // Fewer may be wanted meanwhile: what moves already goes on, and no other begins.
       if (number > most && begun.has(service))
         throw new InvariantViolation('I4', `${number} instances of ${service} move at once, at most ${most} may`)
