@@ -160,7 +160,26 @@ function ratios(cells: readonly Cell[]): readonly BenchResult[] {
       peer: both,
       ratio: time,
     },
+    ...whereShort(cells.filter((cell) => !isUnderFloor(cell))),
     { name: 'elasticity.machine_hours_vs_hpa', value: hours, unit: '×', better: 'lower', target: 1, peer: both, ratio: hours },
+  ]
+}
+
+/** The same without the pairs that say nothing, as neither side is ever short; beside the figure that counts them as 1, not in its place. */
+function whereShort(cells: readonly Cell[]): readonly BenchResult[] {
+  if (cells.length === 0) return []
+  const value = geometricMean(cells.map(timeRatio))
+  const peer = `the ${cells.length} cells in which either is short for more than ${FLOOR} % of the time`
+  return [
+    {
+      name: 'elasticity.underprovisioned_time_vs_hpa_where_short',
+      value,
+      unit: '×',
+      better: 'lower',
+      target: null,
+      peer,
+      ratio: value,
+    },
   ]
 }
 
