@@ -323,8 +323,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: 'coordinator/scaling/load-window.ts',
-        from: 'if (missing) completeSinceMs = null',
-        to: 'if (missing) completeSinceMs ??= atMs',
+        from: "if (missing || unheard === 'perhaps serving') completeSinceMs = null",
+        to: "if (missing || unheard === 'perhaps serving') completeSinceMs ??= atMs",
       },
     ],
   },
