@@ -14,12 +14,12 @@ export function kindOf(refusal: Refusal | undefined): string {
 }
 
 export function refusalEvents(refusals: readonly Refusal[]): readonly EventDraft[] {
-  const groups = [...grouped(refusals, (refusal) => `${refusal.request.group}\n${kindOf(refusal)}`).values()]
+  const groups = [...Map.groupBy(refusals, (refusal) => `${refusal.request.group}\n${kindOf(refusal)}`).values()]
   const events = groups.slice(0, MOST_GROUPS).map((group) => {
     const [first] = group as [Refusal]
     return eventOf(group, group.length > 1 ? ` and ${group.length - 1} more of ${first.request.service}` : '')
   })
-  const rest = grouped(groups.slice(MOST_GROUPS).flat(), kindOf)
+  const rest = Map.groupBy(groups.slice(MOST_GROUPS).flat(), kindOf)
   for (const alike of [...rest.values()].slice(0, MOST_GROUPS)) {
     const services = new Set(alike.map(({ request }) => request.service)).size
     events.push(eventOf(alike, ` and ${alike.length - 1} more of ${services} services`))
@@ -37,15 +37,4 @@ function eventOf(alike: readonly Refusal[], more: string): EventDraft {
     severity: 'warning',
     data: { instances: alike.slice(0, NAMED_PER_EVENT).map(({ instance }) => instance), count: alike.length },
   }
-}
-
-function grouped<T>(items: readonly T[], keyOf: (item: T) => string): ReadonlyMap<string, T[]> {
-  const groups = new Map<string, T[]>()
-  for (const item of items) {
-    const key = keyOf(item)
-    const group = groups.get(key)
-    if (group) group.push(item)
-    else groups.set(key, [item])
-  }
-  return groups
 }
