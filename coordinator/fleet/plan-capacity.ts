@@ -20,7 +20,7 @@ import { kindsOf } from './plan-kinds.ts'
 import type { PoolLead } from './plan-leads.ts'
 import { type Budgets, cheapestPacking, countsAfter, type Kind, PACK } from './plan-packing.ts'
 import { planStandIns } from './plan-stand-ins.ts'
-import { takeTurns, type Turns } from './plan-turns.ts'
+import { takeTurns, type BuyingTurns } from './plan-turns.ts'
 
 export type CapacityAction =
   | { readonly kind: 'reclaim'; readonly nodeId: NodeId; readonly instances: readonly InstanceId[] }
@@ -241,7 +241,7 @@ function idsOf(requests: readonly PlacementRequest[]): readonly InstanceId[] {
 }
 
 /** Those whose turn is still to come stay in their order, behind them come those that had theirs for nothing. */
-function triedAfter(before: ReadonlySet<string>, turns: Turns, inVain: readonly InstanceId[]): ReadonlySet<string> {
+function triedAfter(before: ReadonlySet<string>, turns: BuyingTurns, inVain: readonly InstanceId[]): ReadonlySet<string> {
   if (turns.postponed.size === 0) return NONE
   const nothing = new Set(inVain)
   const had = new Set(turns.chosen.map(({ group }) => group))

@@ -7,7 +7,7 @@ import { compare } from '../../shared/compare.ts'
 import { type InstanceId, parseInstanceId } from '../../shared/model/identity.ts'
 import type { PlacementRequest } from '../placement/model.ts'
 
-export interface Turns {
+export interface BuyingTurns {
   readonly chosen: readonly PlacementRequest[]
   readonly postponed: ReadonlySet<InstanceId>
 }
@@ -17,7 +17,7 @@ const MOST_GROUPS = 100
 const MOST_INSTANCES = 2_000
 
 /** `tried`: groups that nothing could be bought for, longest ago first. */
-export function takeTurns(requests: readonly PlacementRequest[], tried: ReadonlySet<string>): Turns {
+export function takeTurns(requests: readonly PlacementRequest[], tried: ReadonlySet<string>): BuyingTurns {
   const groups = new Map<string, PlacementRequest[]>()
   for (const request of requests) {
     const members = groups.get(request.group)
